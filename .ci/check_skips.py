@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 
 def skipped(junit_xml: Path) -> dict[str, str]:
     """What was skipped: `file::test` -> the message of the skip; a file skipped whole stands for itself."""
     found: dict[str, str] = {}
-    for case in ElementTree.parse(junit_xml).iter("testcase"):
+    for case in ET.parse(junit_xml).iter("testcase"):
         skip = case.find("skipped")
         if skip is None:
             continue

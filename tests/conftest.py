@@ -16,9 +16,10 @@ def anyio_backend() -> str:
 
 @pytest.fixture(autouse=True)
 def _own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No setting of this machine, and a home of its own, so that no test reads or writes the user's sessions."""
+    """No setting or `.env` of this machine, and a home of its own: no test touches the user's sessions."""
     for name in os.environ:
         if name.upper().startswith(("MCP_SESSIONS_", "WORKFLOW_SESSION_")):
             monkeypatch.delenv(name)
     for name in ("HOME", "USERPROFILE", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "APPDATA", "LOCALAPPDATA"):
         monkeypatch.setenv(name, str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
