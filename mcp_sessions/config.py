@@ -86,9 +86,7 @@ def _duration(value: object) -> object:
     return timedelta(seconds=seconds)
 
 
-Words = Annotated[
-    tuple[Annotated[str, StringConstraints(to_lower=True)], ...], NoDecode, BeforeValidator(_listed)
-]
+Words = Annotated[tuple[Annotated[str, StringConstraints(to_lower=True)], ...], NoDecode, BeforeValidator(_listed)]
 Users = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 Toolset = Literal["core", "manage", "records", "automation"]
 
@@ -116,9 +114,7 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8765, ge=0, le=65_535)
-    tokens: Annotated[dict[str, SecretStr], NoDecode, BeforeValidator(_paired)] = Field(
-        default={}, repr=False
-    )
+    tokens: Annotated[dict[str, SecretStr], NoDecode, BeforeValidator(_paired)] = Field(default={}, repr=False)
     tokens_file: Path | None = None
     admins: Users = ()
     oauth_issuer: str | None = None
@@ -146,9 +142,7 @@ class Settings(BaseSettings):
     max_tools_used: PositiveInt = LIMITS.tools_used
     max_key_versions: PositiveInt = LIMITS.key_versions
 
-    workflow_session_storage: str | None = Field(
-        default=None, validation_alias=WORKFLOW_PREFIX + "STORAGE", repr=False
-    )
+    workflow_session_storage: str | None = Field(default=None, validation_alias=WORKFLOW_PREFIX + "STORAGE", repr=False)
     workflow_session_path: Path | None = Field(default=None, validation_alias=WORKFLOW_PREFIX + "PATH")
 
     def __init__(self, **values: Any) -> None:

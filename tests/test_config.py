@@ -60,18 +60,14 @@ def test_a_path_of_any_system_becomes_a_url(path: PurePath, url: str) -> None:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_setting_is_taken_from_the_environment_and_from_dotenv(
-    place: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_setting_is_taken_from_the_environment_and_from_dotenv(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     give(monkeypatch, place, MCP_SESSIONS_PORT="9000", WORKFLOW_SESSION_STORAGE="memory")
     settings = Settings()
     assert (settings.port, settings.workflow_session_storage) == (9000, "memory")
 
 
 def test_arguments_go_before_the_environment_and_that_before_dotenv(monkeypatch: pytest.MonkeyPatch) -> None:
-    give(
-        monkeypatch, ".env", MCP_SESSIONS_HOST="::1", MCP_SESSIONS_PORT="1", MCP_SESSIONS_DURABILITY="process"
-    )
+    give(monkeypatch, ".env", MCP_SESSIONS_HOST="::1", MCP_SESSIONS_PORT="1", MCP_SESSIONS_DURABILITY="process")
     give(monkeypatch, "environment", MCP_SESSIONS_HOST="::2", MCP_SESSIONS_PORT="2")
     settings = Settings(host="::3")
     assert (settings.host, settings.port, settings.durability) == ("::3", 2, "process")
@@ -157,9 +153,7 @@ def test_no_other_duration_is_taken(text: str) -> None:
 
 
 def test_everything_that_is_wrong_is_said_at_once_by_the_names_that_were_set() -> None:
-    said = refusal(
-        MCP_SESSIONS_PORT="http", MCP_SESSIONS_TOOLSETS="core,mange", MCP_SESSIONS_RETENTION_DAYS="0"
-    )
+    said = refusal(MCP_SESSIONS_PORT="http", MCP_SESSIONS_TOOLSETS="core,mange", MCP_SESSIONS_RETENTION_DAYS="0")
     port, toolsets, retention = said.splitlines()
     assert port.startswith("MCP_SESSIONS_PORT: ")
     assert port.endswith("(it is 'http').")
@@ -181,9 +175,7 @@ def test_secrets_stand_in_no_repr(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hunter2" not in f"{settings!r} {settings} {settings.tokens}"
 
 
-@pytest.mark.parametrize(
-    "tokens", ["hunter2", "ada=hunter2,ada=x", '{"ada": ["hunter2"]}', '{"ada": "hunter2']
-)
+@pytest.mark.parametrize("tokens", ["hunter2", "ada=hunter2,ada=x", '{"ada": ["hunter2"]}', '{"ada": "hunter2'])
 def test_secrets_stand_in_no_error_and_no_traceback(tokens: str, monkeypatch: pytest.MonkeyPatch) -> None:
     give(monkeypatch, "environment", MCP_SESSIONS_TOKENS=tokens)
     with pytest.raises(ConfigError, match=r"^MCP_SESSIONS_TOKENS: ") as refused:
