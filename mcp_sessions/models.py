@@ -1,0 +1,390 @@
+"""The values: what a session is made of, what a commit does to it, what a question asks and gets back.
+
+All are frozen, hold JSON values and aware UTC times only, and do no I/O. `Change` is the one way to alter a
+session: whatever a commit does is a field of it, so atomicity is a property of a value and not of a caller.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from typing_extensions import TypedDict
+
+from ._json import check_json, check_text
+
+ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+_GENERATED_ID = re.compile(r"(?:ses|msg|inv)_[a-z2-7]{26}\Z")
+
+
+def generated(some_id: str) -> bool:
+    """Whether an id has the shape of those made here from 130 random bits."""
+    return _GENERATED_ID.match(some_id) is not None
+
+
+def _utc(moment: datetime) -> datetime:
+    if moment.tzinfo is None:
+        raise ValueError("has no time zone; give an aware time")
+    return moment.astimezone(UTC) if moment.tzinfo is not UTC else moment
+
+
+Utc = Annotated[datetime, AfterValidator(_utc)]
+Text = Annotated[str, AfterValidator(check_text)]
+Json = Annotated[Any, AfterValidator(check_json)]
+Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+class Frozen(BaseModel):
+    """A value: it does not change, and it refuses what it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SessionStatus(str, Enum):
+    ACTIVE = "active"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    ABANDONED = "abandoned"
+
+
+class InvocationStatus(str, Enum):
+    RUNNING = "running"
+    OK = "ok"
+    ERROR = "error"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+
+
+class TokenUsage(TypedDict):
+    """Tokens of model calls; `input` is the total, what came from or went to the cache included."""
+
+    input: int
+    output: int
+    cache_read: int
+    cache_write: int
+
+
+def tokens(input: int = 0, output: int = 0, cache_read: int = 0, cache_write: int = 0) -> TokenUsage:
+    """Token counts, zero where nothing is said."""
+    return {"input": input, "output": output, "cache_read": cache_read, "cache_write": cache_write}
+
+
+class Limits(Frozen):
+    """How much is taken; sizes in bytes of UTF-8, keys and tags in characters."""
+
+    message_bytes: int = 1 << 20
+    value_bytes: int = 1 << 20
+    payload_bytes: int = 16 << 20
+    key_chars: int = 256
+    tags: int = 64
+    tag_chars: int = 64
+    id_chars: int = 128
+    metadata_bytes: int = 64 << 10
+    record_bytes: int = 64 << 10
+    replay_bytes: int = 1 << 20
+    tools_used: int = 256
+    key_versions: int = 50
+
+
+class SessionMetadata(Frozen):
+    """The head of a session: of bounded size, kept up by each commit, cheap to read."""
+
+    session_id: Id
+    status: SessionStatus = SessionStatus.ACTIVE
+    created_at: Utc
+    updated_at: Utc
+    ended_at: Utc | None = None
+    user_id: Text | None = None
+    purpose: Text | None = None
+    summary: Text | None = None
+    tags: list[Text] = []
+    custom_metadata: dict[str, Json] = {}
+    parent_id: Id | None = None
+    revision: int = 0
+    last_seq: int = 0
+    message_count: int = 0
+    total_invocations: int = 0
+    failed_invocations: int = 0
+    total_duration_ms: float = 0.0
+    tools_used: list[str] = []
+    token_usage: TokenUsage = Field(default_factory=tokens)
+    estimated_cost: float = 0.0
+    unpriced_invocations: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form, absent fields left out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> SessionMetadata:
+        """From `to_dict`; fields it does not know are passed over."""
+        return cls.model_validate({name: data[name] for name in cls.model_fields if name in data})
+
+
+class ToolCall(Frozen):
+    """A call that an assistant asked for, in the neutral form."""
+
+    id: Text
+    name: Text
+    arguments: Json = {}
+
+
+class ConversationMessage(Frozen):
+    """One message. `seq` counts 1, 2, 3 … in its session; 0 until it is committed."""
+
+    seq: int = 0
+    message_id: Id
+    role: Role
+    content: Text
+    timestamp: Utc
+    tool_name: Text | None = None
+    invocation_id: Id | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: Text | None = None
+    payload: dict[str, Json] | None = None
+    model: Text | None = None
+    token_usage: TokenUsage | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form, absent fields left out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def same_as(self, other: ConversationMessage) -> bool:
+        """Whether a retry of this message would be `other`: all but the numbers and the time."""
+        return self.model_copy(update={"seq": other.seq, "timestamp": other.timestamp}) == other
+
+
+class Failure(Frozen):
+    """What went wrong in a call."""
+
+    type: str
+    message: str
+
+
+class Invocation(Frozen):
+    """The record of one call.
+
+    `result` is what was returned, joined from what the call staged and the numbers its commit gave. Where a
+    value stands elsewhere in the store, `refs` says so beside the JSON: {"arguments.content": "message:7"}.
+    `kind` is `session` for our own tools, `work` for all others, `usage` for tokens counted without a call.
+    """
+
+    invocation_id: Id
+    session_id: str | None = None
+    user_id: str | None = None
+    tool_name: Text
+    kind: Literal["session", "work", "usage"] = "work"
+    caller: Text = "python"
+    status: InvocationStatus = InvocationStatus.OK
+    attempt: int = 1
+    parent_id: str | None = None
+    native_id: Text | None = None
+    started_at: Utc
+    duration_ms: float | None = None
+    arguments: Json = None
+    result: Json = None
+    error: Failure | None = None
+    refs: dict[str, str] | None = None
+    revision: int | None = None
+    model: Text | None = None
+    token_usage: TokenUsage | None = None
+    cost: float | None = None
+    cost_source: Literal["reported", "estimated", "unknown"] | None = None
+
+    digest: str | None = None
+    """sha256 of the canonical arguments, of a call that can be replayed."""
+    scope: Literal["session", "user"] | None = None
+    """Within what the caller's id is unique; None for an id made here."""
+    fills: dict[str, str] | None = None
+    """Fields of `result` that only the commit knows: name -> number ("seq.0", "revision", "removed"), "*" -> "head"."""
+    owner: str | None = None
+    """The live process of a running call."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form for readers, absent fields and our own bookkeeping left out."""
+        return self.model_dump(mode="json", exclude_none=True, exclude={"digest", "scope", "fills", "owner"})
+
+
+class NewMessage(Frozen):
+    """A message to append; `given` unless its id was just made from random bits, and so needs no look-up."""
+
+    message: ConversationMessage
+    given: bool = True
+
+
+class Alter(Frozen):
+    """Metadata to alter; None leaves a field alone, `metadata` merges, `tags` replaces."""
+
+    purpose: Text | None = None
+    summary: Text | None = None
+    status: SessionStatus | None = None
+    tags: tuple[Text, ...] | None = None
+    add_tags: tuple[Text, ...] = ()
+    remove_tags: tuple[str, ...] = ()
+    metadata: dict[str, Json] | None = None
+
+
+class Change(Frozen):
+    """What one commit does, all of it or nothing; conditions are checked inside the commit."""
+
+    at: Utc
+    messages: tuple[NewMessage, ...] = ()
+    retract: tuple[tuple[int, int], ...] = ()
+    """Ranges of seq, both ends included."""
+    set: dict[Text, Json] = {}
+    remove: tuple[str, ...] = ()
+    remove_all: bool = False
+    """Every key but the internal ones."""
+    alter: Alter | None = None
+    records: tuple[Invocation, ...] = ()
+
+    as_user: str | None = None
+    """The owner the session must have; None for no restriction."""
+    active: bool = False
+    """The session must not have ended (ending it again in the same way is no change)."""
+    expected_revision: int | None = None
+    expected_last_seq: int | None = None
+    expected_versions: dict[str, int] = {}
+
+    also: tuple[tuple[str, Change], ...] = ()
+    """(session_id, change) pairs that become durable with this one, or not at all."""
+
+    def alters_state(self) -> bool:
+        """Whether this would change more than records, if it does what it says."""
+        return bool(self.messages or self.retract or self.set or self.remove or self.remove_all or self.alter)
+
+    def only_alters(self) -> bool:
+        """Whether metadata is all that this would change."""
+        return not (self.messages or self.retract or self.set or self.remove or self.remove_all)
+
+
+class Value(Frozen):
+    """A key's value and the revision that wrote it."""
+
+    value: Json
+    version: int
+
+
+class Want(Frozen):
+    """Which parts of one session to read, in one snapshot."""
+
+    keys: tuple[str, ...] = ()
+    prefix: str | None = None
+    """All keys that start so; "" gives all but the internal ones (a leading ".")."""
+    names: bool = False
+    """The names of all keys that are not internal."""
+    messages: int = 0
+    """How many messages, at most."""
+    before: int | None = None
+    after: int | None = None
+    order: Literal["newest", "oldest"] = "newest"
+    roles: tuple[Role, ...] = ()
+    records: int = 0
+    """How many records of work, at most, newest first."""
+    as_user: str | None = None
+
+
+class View(Frozen):
+    """What was read; `messages` stand in the order asked for."""
+
+    metadata: SessionMetadata
+    data: dict[str, Value] = {}
+    names: list[str] = []
+    messages: list[ConversationMessage] = []
+    more_messages: bool = False
+    records: list[Invocation] = []
+
+
+Order = Literal["updated", "created", "cost", "calls", "duration"]
+
+
+class Query(Frozen):
+    """Which sessions; every field narrows. Newest first, unless `reverse`."""
+
+    as_user: str | None = None
+    user_id: str | None = None
+    ids: tuple[str, ...] = ()
+    status: tuple[SessionStatus, ...] = ()
+    tags: tuple[str, ...] = ()
+    match: Literal["any", "all"] = "any"
+    text: str = ""
+    """Words, each of which must stand in the id, the purpose or a tag; case and accents folded."""
+    tool: str | None = None
+    created_after: Utc | None = None
+    created_before: Utc | None = None
+    updated_after: Utc | None = None
+    updated_before: Utc | None = None
+    has_errors: bool | None = None
+    min_cost: float | None = None
+    order: Order = "updated"
+    reverse: bool = False
+    limit: int = Field(default=100, ge=1, le=1000)
+
+
+class InvocationQuery(Frozen):
+    """Which records; newest start first, unless `reverse`."""
+
+    as_user: str | None = None
+    session_id: str | None = None
+    invocation_id: str | None = None
+    tool: str | None = None
+    status: InvocationStatus | None = None
+    kind: Literal["session", "work"] | None = None
+    reverse: bool = False
+    limit: int = Field(default=100, ge=1, le=1000)
+
+
+class Hit(Frozen):
+    """A message that has all the words."""
+
+    session_id: str
+    purpose: str | None = None
+    seq: int
+    role: Role
+    snippet: str
+    timestamp: Utc
+
+
+class Totals(Frozen):
+    """Sums over sessions (by tag, user, status, or all) or over their records (by day, model, tool)."""
+
+    group: str | None = None
+    sessions: int = 0
+    messages: int | None = None
+    invocations: int = 0
+    failed: int = 0
+    duration_ms: float = 0.0
+    token_usage: TokenUsage = Field(default_factory=tokens)
+    estimated_cost: float = 0.0
+    unpriced_invocations: int = 0
+
+
+GroupBy = Literal["day", "model", "tool", "tag", "user", "status"]
+T = TypeVar("T")
+
+
+class Page(Frozen, Generic[T]):
+    """Part of a listing; `next_cursor` is None on the last page."""
+
+    items: list[T]
+    next_cursor: str | None = None
+
+
+class SessionChange(Frozen):
+    """A session that changed: its revision now, None where it is gone."""
+
+    session_id: str
+    revision: int | None
+
+
+class Finding(Frozen):
+    """Something a check of the store found."""
+
+    level: Literal["ok", "warning", "fault"]
+    what: str
+    detail: str = ""

@@ -1,0 +1,282 @@
+"""What a change does to the head of a session: pure, one place, used by every backend.
+
+A head is a mapping of SessionMetadata's fields, so a backend may decode a column only when a rule asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import (
+    ConflictError,
+    InvocationConflictError,
+    InvocationRecordedError,
+    SessionEndedError,
+    SessionNotFoundError,
+)
+from ..models import Change, Invocation, InvocationStatus, SessionMetadata, SessionStatus, TokenUsage, tokens
+
+NANO = 1_000_000_000
+Head = Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Effect:
+    """What of a change really happened, as only the backend can know."""
+
+    seqs: list[int] = field(default_factory=list[int])
+    """The seq of each message of the change, appended or found."""
+    appended: int = 0
+    retracted: int = 0
+    removed: list[str] = field(default_factory=list[str])
+    records: list[tuple[Invocation | None, Invocation]] = field(
+        default_factory=list[tuple["Invocation | None", Invocation]]
+    )
+    """(the record of the same id until now, the record)."""
+
+
+def nanos(usd: float) -> int:
+    """USD as integer nano-dollars, in which money is added up."""
+    return round(usd * NANO)
+
+
+def check(session_id: str, head: Head, change: Change, version_of: Callable[[str], int]) -> None:
+    """Raise what a condition of the change says; `version_of` gives a key's version, 0 where it does not exist."""
+    if change.as_user is not None and head["user_id"] != change.as_user:
+        raise SessionNotFoundError(session_id)
+    if change.active and head["status"] is not SessionStatus.ACTIVE and not _ends_again(head, change):
+        raise SessionEndedError(session_id, head["status"].value)
+    for name, expected, actual in (
+        ("revision", change.expected_revision, head["revision"]),
+        ("last_seq", change.expected_last_seq, head["last_seq"]),
+    ):
+        if expected is not None and expected != actual:
+            raise ConflictError(
+                f"Session {session_id} is at {name} {actual}, not {expected}: it changed since you read it. "
+                "Read it again, then retry.",
+                session_id=session_id,
+                expected=expected,
+                actual=actual,
+            )
+    for key, expected in change.expected_versions.items():
+        actual = version_of(key)
+        if expected != actual:
+            fact = f"is at version {actual}" if actual else "does not exist"
+            raise ConflictError(
+                f"Key '{key}' of session {session_id} {fact}, but version {expected} was expected"
+                f"{' (0: it must not exist)' if expected == 0 else ''}. Read it again, then retry.",
+                session_id=session_id,
+                expected=expected,
+                actual=actual,
+            )
+
+
+def _ends_again(head: Head, change: Change) -> bool:
+    return (
+        head["status"] is not SessionStatus.ACTIVE
+        and change.alter is not None
+        and change.alter.status is head["status"]
+        and change.only_alters()
+    )
+
+
+def apply(head: Head, change: Change, effect: Effect, max_tools: int = 256) -> dict[str, Any]:
+    """The fields of the head that the change alters, with their new values.
+
+    `revision` goes up by one where state changes (messages, keys, metadata); records alone leave it. A record of
+    work moves `updated_at`, which never goes back; our own housekeeping does not.
+    """
+    new: dict[str, Any] = {}
+    if effect.appended:
+        new["last_seq"] = head["last_seq"] + effect.appended
+    if effect.appended or effect.retracted:
+        new["message_count"] = head["message_count"] + effect.appended - effect.retracted
+    state = bool(effect.appended or effect.retracted or change.set or effect.removed)
+    if change.alter is not None and not _ends_again(head, change):
+        state = True
+        _alter(head, change, new)
+    worked = _count(head, effect.records, new, max_tools)
+    if state:
+        new["revision"] = head["revision"] + 1
+    if state or worked:
+        new["updated_at"] = max(head["updated_at"], change.at)
+    return new
+
+
+def _alter(head: Head, change: Change, new: dict[str, Any]) -> None:
+    alter = change.alter
+    assert alter is not None
+    if alter.purpose is not None:
+        new["purpose"] = alter.purpose
+    if alter.summary is not None:
+        new["summary"] = alter.summary
+    if alter.status is not None and alter.status is not head["status"]:
+        new["status"] = alter.status
+        new["ended_at"] = None if alter.status is SessionStatus.ACTIVE else max(head["updated_at"], change.at)
+    if alter.tags is not None or alter.add_tags or alter.remove_tags:
+        base: Sequence[str] = head["tags"] if alter.tags is None else alter.tags
+        gone = set(alter.remove_tags)
+        new["tags"] = [tag for tag in dict.fromkeys([*base, *alter.add_tags]) if tag not in gone]
+    if alter.metadata is not None:
+        new["custom_metadata"] = {**head["custom_metadata"], **alter.metadata}
+
+
+def unpriced(record: Invocation) -> bool:
+    """Whether the call has a price that nobody knows: it named a model or tokens, and no cost came of it."""
+    return record.cost is None and (record.model is not None or record.token_usage is not None)
+
+
+@dataclass(slots=True)
+class _Counted:
+    calls: int = 0
+    failed: int = 0
+    duration_ms: float = 0.0
+    cost: int = 0
+    unpriced: int = 0
+    usage: TokenUsage = field(default_factory=tokens)
+
+
+def _contribution(record: Invocation | None) -> _Counted:
+    if record is None or record.status is InvocationStatus.RUNNING or record.kind == "session":
+        return _Counted()
+    call = record.kind == "work"
+    return _Counted(
+        calls=int(call),
+        failed=int(call and record.status is not InvocationStatus.OK),
+        duration_ms=record.duration_ms or 0.0 if call else 0.0,
+        cost=nanos(record.cost) if record.cost is not None else 0,
+        unpriced=int(unpriced(record)),
+        usage=record.token_usage or tokens(),
+    )
+
+
+def _count(
+    head: Head, records: Sequence[tuple[Invocation | None, Invocation]], new: dict[str, Any], max_tools: int
+) -> bool:
+    worked = False
+    for before, record in records:
+        if record.kind == "session":
+            continue
+        worked = True
+        old, now = _contribution(before), _contribution(record)
+
+        def add(name: str, delta: float) -> None:
+            if delta:
+                new[name] = new.get(name, head[name]) + delta
+
+        add("total_invocations", now.calls - old.calls)
+        add("failed_invocations", now.failed - old.failed)
+        add("unpriced_invocations", now.unpriced - old.unpriced)
+        if now.duration_ms != old.duration_ms:
+            total = new.get("total_duration_ms", head["total_duration_ms"])
+            new["total_duration_ms"] = round(total + now.duration_ms - old.duration_ms, 3)
+        if now.cost != old.cost:
+            cost = nanos(new.get("estimated_cost", head["estimated_cost"])) + now.cost - old.cost
+            new["estimated_cost"] = cost / NANO
+        if now.usage != old.usage:
+            usage = new.get("token_usage", head["token_usage"])
+            new["token_usage"] = {
+                name: count + now.usage[name] - old.usage[name]  # type: ignore[literal-required]
+                for name, count in usage.items()
+            }
+        if now.calls:
+            used: list[str] = new.get("tools_used", head["tools_used"])
+            if record.tool_name not in used and len(used) < max_tools:
+                new["tools_used"] = [*used, record.tool_name]
+    return worked
+
+
+def admit(existing: Invocation | None, record: Invocation) -> None:
+    """Raise unless the record may stand in the place of `existing`, the one with its id.
+
+    A running call is finished by its owner alone; a failed one is tried again as the next attempt; a finished
+    one stands.
+    """
+    if existing is None:
+        if record.owner is not None and record.status is not InvocationStatus.RUNNING:
+            raise _gone(record, "is no longer on record")
+        return
+    if (existing.tool_name, existing.digest, existing.user_id) != (record.tool_name, record.digest, record.user_id):
+        raise InvocationConflictError(
+            f"Invocation id {record.invocation_id} is taken by another call of {existing.tool_name}. "
+            "Use a new id for a new call; the same id only to retry the same call.",
+            invocation_id=record.invocation_id,
+            session_id=record.session_id,
+        )
+    if existing.status is InvocationStatus.RUNNING:
+        if (existing.owner, existing.attempt) != (record.owner, record.attempt):
+            raise InvocationRecordedError(existing)
+    elif record.owner is not None and record.attempt == existing.attempt:
+        raise _gone(record, f"was marked {existing.status.value}")
+    elif existing.status is InvocationStatus.OK or record.attempt != existing.attempt + 1:
+        raise InvocationRecordedError(existing)
+
+
+def _gone(record: Invocation, fact: str) -> InvocationConflictError:
+    return InvocationConflictError(
+        f"Invocation {record.invocation_id} ({record.tool_name}) {fact}, so its late result is refused. "
+        "Nothing of it was stored; call again.",
+        invocation_id=record.invocation_id,
+        session_id=record.session_id,
+    )
+
+
+class Committed:
+    """The numbers that only the commit can know; the head is put together when somebody asks for it."""
+
+    __slots__ = ("_head", "_metadata", "note", "removed", "revision", "seqs", "session_id")
+
+    def __init__(self, session_id: str | None, head: Head | None, effect: Effect, note: str | None = None) -> None:
+        self.session_id = session_id
+        self.revision: int | None = head["revision"] if head is not None else None
+        self.seqs = effect.seqs
+        self.removed = effect.removed
+        self.note = note
+        self._head = head
+        self._metadata: SessionMetadata | None = None
+
+    @property
+    def metadata(self) -> SessionMetadata:
+        """The head as this commit left it."""
+        if self._metadata is None:
+            assert self._head is not None
+            self._metadata = metadata_of(self._head)
+        return self._metadata
+
+    def numbers(self, fills: Mapping[str, str]) -> dict[str, Any]:
+        """What each of the paths in `fills` stands for: to be kept beside the record."""
+        return {path: self._number(path) for path in fills.values()}
+
+    def _number(self, path: str) -> Any:
+        if path == "revision":
+            return self.revision
+        if path == "removed":
+            return self.removed
+        if path == "note":
+            return self.note
+        if path == "head":
+            return self.metadata.to_dict()
+        return self.seqs[int(path.removeprefix("seq."))]
+
+
+def metadata_of(head: Head) -> SessionMetadata:
+    """The head as a value of its own; nothing of it is shared with the store."""
+    return SessionMetadata.model_validate({name: head[name] for name in SessionMetadata.model_fields})
+
+
+def join(result: Any, fills: Mapping[str, str] | None, numbers: Mapping[str, Any]) -> Any:
+    """The result of a call: what it staged, with the numbers of its commit filled in.
+
+    The caller's answer and the record both come from here, so they are the same.
+    """
+    if not fills:
+        return result
+    joined: dict[str, Any] = {}
+    for name, path in fills.items():
+        if name == "*":
+            joined.update(numbers[path])
+        elif numbers[path] is not None:
+            joined[name] = numbers[path]
+    return {**joined, **(result or {})}

@@ -1,0 +1,48 @@
+"""open_storage: the only place that knows all backends."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Literal
+from urllib.parse import unquote
+
+from ..errors import ConfigError
+from ..models import Limits
+from .base import SessionStorage
+from .memory import MemorySessionStorage
+from .sqlite import SQLiteSessionStorage
+
+KNOWN = "memory: and sqlite:///absolute/path.db"
+
+
+def open_storage(
+    url: str, *, durability: Literal["full", "process"] = "full", limits: Limits | None = None
+) -> SessionStorage:
+    """The storage that a url names: `memory:` or `sqlite:///abs/path.db`.
+
+    Paths are absolute; any number of leading slashes is one; percent-escapes are decoded. Raises ConfigError for a
+    url that names none, StorageError where it cannot be opened.
+    """
+    limits = limits or Limits()
+    scheme, colon, rest = url.partition(":")
+    if not colon:
+        raise ConfigError(f"'{url}' is not a storage url; it is one of {KNOWN}.")
+    if scheme == "memory":
+        return MemorySessionStorage(key_versions=limits.key_versions, tools_used=limits.tools_used)
+    if scheme == "sqlite":
+        return SQLiteSessionStorage(
+            path_of(rest, url), durability=durability, key_versions=limits.key_versions, tools_used=limits.tools_used
+        )
+    raise ConfigError(f"'{url}' names no storage that this version has; it is one of {KNOWN}.")
+
+
+def path_of(rest: str, url: str) -> str:
+    """The absolute path behind `scheme:`. Raises ConfigError for one that is not."""
+    path = unquote(rest)
+    if "\0" in path or not path.startswith("/") or not path.strip("/"):
+        raise ConfigError(f"'{url}' has no absolute path; write sqlite:///abs/path.db.")
+    path = "/" + path.lstrip("/")
+    if os.name == "nt" and re.match(r"/[A-Za-z]:", path):
+        path = path[1:]
+    return path

@@ -1,0 +1,5 @@
+"""Sessions in one SQLite file."""
+
+from .storage import SQLiteSessionStorage
+
+__all__ = ["SQLiteSessionStorage"]

@@ -1,0 +1,62 @@
+"""Looking for damage: the file's own integrity, the search index, and whether heads agree with their rows."""
+
+from __future__ import annotations
+
+import apsw
+
+from ...models import Finding
+from .driver import Db
+
+KNOWN_FAULTS = (((3, 7, 0), (3, 51, 2), "the WAL-reset bug (sqlite.org/wal.html#walresetbug)"),)
+
+_QUESTIONS = {
+    "heads that miscount their messages": """
+        SELECT count(*) FROM sessions s
+        WHERE message_count <> (SELECT count(*) FROM messages m WHERE m.sid = s.sid)
+        OR last_seq < (SELECT ifnull(max(seq), 0) FROM messages m WHERE m.sid = s.sid)""",
+    "rows that belong to no session": """
+        SELECT (SELECT count(*) FROM messages m WHERE sid NOT IN (SELECT sid FROM sessions)
+                AND sid NOT IN (SELECT sid FROM purging))
+            + (SELECT count(*) FROM keys WHERE sid NOT IN (SELECT sid FROM sessions)
+                AND sid NOT IN (SELECT sid FROM purging))
+            + (SELECT count(*) FROM records WHERE sid IS NOT NULL AND sid NOT IN (SELECT sid FROM sessions)
+                AND sid NOT IN (SELECT sid FROM purging))
+            + (SELECT count(*) FROM tags WHERE sid NOT IN (SELECT sid FROM sessions))""",
+    "messages that search cannot find": """
+        SELECT count(*) FROM messages
+        WHERE id NOT IN (SELECT id FROM unindexed) AND id NOT IN (SELECT id FROM search_docsize)""",
+    "search rows without a message": """
+        SELECT count(*) FROM search_docsize WHERE id NOT IN (SELECT id FROM messages)""",
+    "deleted sessions whose rows are still being removed": "SELECT count(*) FROM purging",
+}
+
+
+def check(db: Db) -> list[Finding]:
+    """Read everything and tell what is not as it must be."""
+    findings: list[Finding] = []
+    version = apsw.sqlite_lib_version()
+    number = tuple(int(part) for part in version.split("."))
+    for first, last, fault in KNOWN_FAULTS:
+        if first <= number <= last:
+            findings.append(Finding(level="fault", what=f"SQLite {version} has {fault}", detail="upgrade apsw"))
+    if not findings:
+        findings.append(Finding(level="ok", what=f"SQLite {version}", detail="no known fault"))
+    damage = [line for (line,) in db.execute("PRAGMA integrity_check") if line != "ok"]
+    if damage:
+        findings.append(Finding(level="fault", what="the file is damaged", detail="; ".join(damage[:5])))
+    else:
+        findings.append(Finding(level="ok", what="integrity", detail="every page and index agrees"))
+    for what, sql in _QUESTIONS.items():
+        count = db.execute(sql).fetchone()[0]
+        if count:
+            level = "warning" if "still being" in what else "fault"
+            findings.append(Finding(level=level, what=what, detail=f"{count:,}"))
+    sessions, messages, records = (
+        db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("sessions", "messages", "records")
+    )
+    findings.append(
+        Finding(
+            level="ok", what="contents", detail=f"{sessions:,} sessions, {messages:,} messages, {records:,} records"
+        )
+    )
+    return findings

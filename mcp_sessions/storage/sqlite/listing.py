@@ -1,0 +1,220 @@
+"""Listings: SQL composed from a table of clauses, in the shape in which SQLite answers them from an index.
+
+Sessions by time are read arm by arm, one a status, so that every arm is a range of an index that is already in
+order; a rare tag is read from its own list instead, which is shorter than any range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ...models import InvocationQuery, Query, SessionStatus
+from ..heads import nanos
+from ..times import micros
+from ..words import fold
+from .driver import Db
+from .rows import HEAD_COLUMNS
+
+Clause = tuple[str, Sequence[Any]]
+RARE_TAG = 1000
+"""Up to so many sessions of a tag, all of them are looked at; with more, the newest sessions are tried in turn."""
+
+COLUMNS = ", ".join("s." + name for name in HEAD_COLUMNS)
+ORDERS = {
+    "updated": "s.updated_at",
+    "created": "s.created_at",
+    "cost": "s.estimated_cost",
+    "calls": "s.total_invocations",
+    "duration": "s.total_duration_ms",
+}
+
+
+def marks(values: Sequence[Any]) -> str:
+    """`?, ?, ?`"""
+    return ", ".join("?" * len(values))
+
+
+_CLAUSES: list[tuple[str, Callable[[Any], Clause]]] = [
+    ("as_user", lambda user: ("s.user_id = ?", [user])),
+    ("user_id", lambda user: ("s.user_id = ?", [user])),
+    ("ids", lambda ids: (f"s.session_id IN ({marks(ids)})", ids)),
+    ("tool", lambda tool: ("EXISTS (SELECT 1 FROM json_each(s.tools_used) WHERE value = ?)", [tool])),
+    ("created_after", lambda at: ("s.created_at > ?", [micros(at)])),
+    ("created_before", lambda at: ("s.created_at < ?", [micros(at)])),
+    ("updated_after", lambda at: ("s.updated_at > ?", [micros(at)])),
+    ("updated_before", lambda at: ("s.updated_at < ?", [micros(at)])),
+    ("has_errors", lambda yes: (f"s.failed_invocations {'>' if yes else '='} 0", [])),
+    ("min_cost", lambda cost: ("s.estimated_cost >= ?", [nanos(cost)])),
+]
+
+
+def filters(query: Query) -> list[Clause]:
+    """The clauses of a query, all but status and tags."""
+    clauses: list[Clause] = []
+    for name, clause in _CLAUSES:
+        value = getattr(query, name)
+        if value is not None and value != ():
+            clauses.append(clause(value))
+    clauses += [("instr(s.folded, ?)", [word]) for word in fold(query.text).split()]
+    return clauses
+
+
+def status_filter(query: Query) -> list[Clause]:
+    """The clause for the statuses of a query."""
+    if not query.status:
+        return []
+    return [(f"s.status IN ({marks(query.status)})", [status.value for status in query.status])]
+
+
+def tag_filters(query: Query) -> list[Clause]:
+    """Clauses that try a session's tags, one by one."""
+    tags = sorted(set(query.tags))
+    probe = "EXISTS (SELECT 1 FROM tags t WHERE t.tag IN ({}) AND t.sid = s.sid)"
+    if not tags:
+        return []
+    if query.match == "any":
+        return [(probe.format(marks(tags)), tags)]
+    return [(probe.format("?"), [tag]) for tag in tags]
+
+
+def where(clauses: Sequence[Clause]) -> Clause:
+    """One WHERE of them all."""
+    text = " AND ".join(text for text, _ in clauses) or "1"
+    return f"WHERE {text}", [value for _, values in clauses for value in values]
+
+
+def sessions_page(db: Db, query: Query, after: tuple[Any, str] | None) -> Clause:
+    """The statement for a page of sessions and one row more, after a place (sort value, session_id)."""
+    column = ORDERS[query.order]
+    way, compare = ("ASC", ">") if query.reverse else ("DESC", "<")
+    order = f"ORDER BY {column} {way}, s.session_id {way} LIMIT {query.limit + 1}"
+    clauses = filters(query)
+    if after is not None:
+        clauses.append((f"({column}, s.session_id) {compare} (?, ?)", after))
+    rare = _rare_tags(db, query)
+    if rare is not None:
+        source = f"(SELECT DISTINCT sid FROM tags WHERE tag IN ({marks(rare)})) t CROSS JOIN sessions s USING (sid)"
+        text, values = where([*clauses, *status_filter(query), *tag_filters(query)])
+        return f"SELECT {COLUMNS} FROM {source} {text} {order}", [*rare, *values]
+    if query.order != "updated" or query.ids:
+        text, values = where([*clauses, *status_filter(query), *tag_filters(query)])
+        return f"SELECT {COLUMNS} FROM sessions s {text} {order}", values
+    arms: list[str] = []
+    everything: list[Any] = []
+    for status in query.status or tuple(SessionStatus):
+        text, values = where([("s.status = ?", [status.value]), *clauses, *tag_filters(query)])
+        arms.append(f"SELECT * FROM (SELECT s.sid, s.updated_at, s.session_id FROM sessions s {text} {order})")
+        everything += values
+    union = " UNION ALL ".join(arms)
+    first = f"SELECT sid, updated_at, session_id FROM ({union}) s {order}"
+    return f"SELECT {COLUMNS} FROM ({first}) u CROSS JOIN sessions s USING (sid) {order}", everything
+
+
+def _rare_tags(db: Db, query: Query) -> list[str] | None:
+    """The tags whose sessions are few enough to look at all: all of `any`, the rarest of `all`; else None."""
+    counts = {
+        tag: db.execute(
+            f"SELECT count(*) FROM (SELECT 1 FROM tags WHERE tag = ? LIMIT {RARE_TAG + 1})", (tag,)
+        ).fetchone()[0]
+        for tag in set(query.tags)
+    }
+    if not counts:
+        return None
+    if query.match == "any":
+        return sorted(counts) if sum(counts.values()) <= RARE_TAG else None
+    rarest = min(counts, key=lambda tag: (counts[tag], tag))
+    return [rarest] if counts[rarest] <= RARE_TAG else None
+
+
+def records_page(query: InvocationQuery, after: int | None) -> Clause:
+    """The statement for a page of records and one row more, after a row id."""
+    clauses: list[Clause] = [("r.kind <> 'usage'", [])]
+    if query.as_user is not None:
+        owner = "CASE WHEN r.sid IS NULL THEN r.user_id ELSE (SELECT user_id FROM sessions WHERE sid = r.sid) END"
+        clauses.append((f"{owner} = ?", [query.as_user]))
+    if query.session_id is not None:
+        clauses.append(("r.sid = (SELECT sid FROM sessions WHERE session_id = ?)", [query.session_id]))
+    for name, value in (
+        ("invocation_id", query.invocation_id),
+        ("tool_name", query.tool),
+        ("status", query.status.value if query.status is not None else None),
+        ("kind", query.kind),
+    ):
+        if value is not None:
+            clauses.append((f"r.{name} = ?", [value]))
+    if query.status is not None and query.status.value == "running":
+        clauses.append(("r.status = 'running'", []))
+    # Records of a deleted session that is still being purged belong to nobody.
+    clauses.append(("(r.sid IS NULL OR s.sid IS NOT NULL)", []))
+    if after is not None:
+        clauses.append((f"r.id {'>' if query.reverse else '<'} ?", [after]))
+    text, values = where(clauses)
+    return (
+        "SELECT r.id, s.session_id, r.revision, r.numbers, r.body FROM records r LEFT JOIN sessions s USING (sid) "
+        f"{text} ORDER BY r.id {'ASC' if query.reverse else 'DESC'} LIMIT {query.limit + 1}",
+        values,
+    )
+
+
+def hits_page(query: Query, match: str, after: int | None) -> Clause:
+    """The statement for a page of messages that match, and one row more, after a row id."""
+    clauses: list[Clause] = [("f.search MATCH ?", [match])]
+    if after is not None:
+        clauses.append((f"f.rowid {'>' if query.reverse else '<'} ?", [after]))
+    clauses += [*filters(query), *status_filter(query), *tag_filters(query)]
+    text, values = where(clauses)
+    return (
+        "SELECT f.rowid, s.session_id, s.purpose, m.seq, m.role, m.content, m.timestamp "
+        "FROM search f CROSS JOIN messages m ON m.id = f.rowid CROSS JOIN sessions s ON s.sid = m.sid "
+        f"{text} ORDER BY f.rowid {'ASC' if query.reverse else 'DESC'} LIMIT {query.limit + 1}",
+        values,
+    )
+
+
+_SUMS = """count(DISTINCT s.sid), {messages}, {invocations}, {failed}, {duration}, {usage},
+    ifnull(sum({cost}), 0), ifnull(sum({unpriced}), 0)"""
+
+
+def _usage(table: str) -> str:
+    return ", ".join(
+        f"ifnull(sum(json_extract({table}.token_usage, '$.{name}')), 0)"
+        for name in ("input", "output", "cache_read", "cache_write")
+    )
+
+
+def totals(query: Query, group_by: str | None) -> Clause:
+    """The statement for sums: over heads, or over the records of their calls."""
+    text, values = where([*filters(query), *status_filter(query), *tag_filters(query)])
+    if group_by in ("day", "model", "tool"):
+        group = {
+            "day": "date(r.started_at / 1000000, 'unixepoch')",
+            "model": "r.model",
+            "tool": "r.tool_name",
+        }[group_by]
+        sums = _SUMS.format(
+            messages="NULL",
+            invocations="sum(r.kind = 'work')",
+            failed="sum(r.kind = 'work' AND r.status <> 'ok')",
+            duration="sum(CASE WHEN r.kind = 'work' THEN CAST(round(ifnull(r.duration_ms, 0) * 1000) AS INT) ELSE 0 END)",
+            usage=_usage("r"),
+            cost="r.cost",
+            unpriced="r.unpriced",
+        )
+        kinds = "('work')" if group_by == "tool" else "('work', 'usage')"
+        source = "sessions s JOIN records r USING (sid)"
+        text += f" AND r.kind IN {kinds} AND r.status <> 'running'"
+    else:
+        group = {None: "NULL", "tag": "t.tag", "user": "s.user_id", "status": "s.status"}[group_by]
+        sums = _SUMS.format(
+            messages="ifnull(sum(s.message_count), 0)",
+            invocations="ifnull(sum(s.total_invocations), 0)",
+            failed="ifnull(sum(s.failed_invocations), 0)",
+            duration="ifnull(sum(CAST(round(s.total_duration_ms * 1000) AS INT)), 0)",
+            usage=_usage("s"),
+            cost="s.estimated_cost",
+            unpriced="s.unpriced_invocations",
+        )
+        source = "sessions s LEFT JOIN tags t USING (sid)" if group_by == "tag" else "sessions s"
+    grouping = f"GROUP BY {group} ORDER BY {group} NULLS FIRST" if group_by else ""
+    return f"SELECT {group}, {sums} FROM {source} {text} {grouping}", values

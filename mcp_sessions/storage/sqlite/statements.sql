@@ -1,0 +1,190 @@
+-- Every fixed statement, by name. Listings are composed in listing.py.
+
+-- name: head
+SELECT * FROM sessions WHERE session_id = ?;
+
+-- name: add_session
+INSERT INTO sessions (
+    session_id, user_id, status, created_at, updated_at, ended_at, purpose, summary, parent_id, tags,
+    custom_metadata, revision, last_seq, message_count, total_invocations, failed_invocations, total_duration_ms,
+    tools_used, token_usage, estimated_cost, unpriced_invocations, folded, position
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: position
+SELECT max(
+    ifnull((SELECT max(position) FROM sessions), 0), ifnull((SELECT max(position) FROM deleted), 0)
+);
+
+-- name: add_tag
+INSERT INTO tags (tag, sid) VALUES (?, ?);
+
+-- name: drop_tag
+DELETE FROM tags WHERE tag = ? AND sid = ?;
+
+-- name: newest_message
+SELECT max(id) FROM messages WHERE id >= ? AND id < ?;
+
+-- name: message_taken
+SELECT 1 FROM messages WHERE id = ?;
+
+-- name: add_message
+INSERT INTO messages (id, sid, seq, message_id, given, role, content, timestamp, revision, more)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: add_unindexed
+INSERT INTO unindexed (id) VALUES (?);
+
+-- name: message_by_given_id
+SELECT seq, message_id, role, content, timestamp, more FROM messages WHERE sid = ? AND message_id = ? AND given;
+
+-- name: message_by_generated_id
+SELECT seq, message_id, role, content, timestamp, more FROM messages WHERE sid = ? AND message_id = ?;
+
+-- name: retracted_id
+SELECT seq FROM retracted WHERE sid = ? AND message_id = ?;
+
+-- name: messages_between
+SELECT id, message_id, seq FROM messages WHERE sid = ? AND seq BETWEEN ? AND ?;
+
+-- name: add_retracted
+INSERT OR IGNORE INTO retracted (sid, message_id, seq) VALUES (?, ?, ?);
+
+-- name: drop_message
+DELETE FROM messages WHERE id = ?;
+
+-- name: revision_at
+SELECT revision FROM messages WHERE sid = ? AND seq <= ? ORDER BY seq DESC LIMIT 1;
+
+-- name: messages_upto
+SELECT seq, message_id, role, content, timestamp, more FROM messages WHERE sid = ? AND seq <= ? ORDER BY seq;
+
+-- name: key
+SELECT version, value FROM keys WHERE sid = ? AND key = ?;
+
+-- name: live_key
+SELECT key, version, value FROM keys WHERE sid = ? AND key = ? AND value IS NOT NULL;
+
+-- name: live_keys
+SELECT key, version, value FROM keys
+WHERE sid = ?1 AND key >= ?2 AND substr(key, 1, length(?2)) = ?2 AND value IS NOT NULL ORDER BY key;
+
+-- name: visible_keys
+SELECT key, version, value FROM keys
+WHERE sid = ? AND value IS NOT NULL AND substr(key, 1, 1) <> '.' ORDER BY key;
+
+-- name: key_names
+SELECT key FROM keys WHERE sid = ? AND value IS NOT NULL AND substr(key, 1, 1) <> '.' ORDER BY key;
+
+-- name: add_key
+INSERT INTO keys (sid, key, version, value) VALUES (?, ?, ?, ?);
+
+-- name: keep_old_key
+INSERT OR REPLACE INTO old_keys (sid, key, version, value)
+SELECT sid, key, version, value FROM keys WHERE sid = ?1 AND key = ?2 AND version <> ?3;
+
+-- name: write_key
+UPDATE keys SET version = ?, value = ? WHERE sid = ? AND key = ?;
+
+-- name: prune_key
+DELETE FROM old_keys WHERE sid = ?1 AND key = ?2 AND version <= (
+    SELECT version FROM old_keys WHERE sid = ?1 AND key = ?2 ORDER BY version DESC LIMIT 1 OFFSET ?3
+);
+
+-- name: mark_pruned
+UPDATE keys SET pruned = 1 WHERE sid = ? AND key = ?;
+
+-- name: keys_with_versions
+SELECT key, pruned, version, value FROM keys WHERE sid = ? ORDER BY key;
+
+-- name: old_versions
+SELECT version, value FROM old_keys WHERE sid = ? AND key = ? ORDER BY version;
+
+-- name: newest_record
+SELECT max(id) FROM records WHERE id >= ? AND id < ?;
+
+-- name: record_taken
+SELECT 1 FROM records WHERE id = ?;
+
+-- name: add_record
+INSERT INTO records (
+    id, sid, user_id, invocation_id, scope, tool_name, kind, status, started_at, duration_ms, model, token_usage,
+    cost, unpriced, revision, numbers, body
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: record_of_session
+SELECT r.id, s.session_id, r.revision, r.numbers, r.body FROM records r LEFT JOIN sessions s USING (sid)
+WHERE r.sid = ? AND r.invocation_id = ? AND r.scope IS NOT NULL;
+
+-- name: record_of_user
+SELECT r.id, s.session_id, r.revision, r.numbers, r.body FROM records r LEFT JOIN sessions s USING (sid)
+WHERE ifnull(r.user_id, '') = ifnull(?, '') AND r.invocation_id = ? AND r.scope = 'user';
+
+-- name: drop_record
+DELETE FROM records WHERE id = ?;
+
+-- name: drop_session
+DELETE FROM sessions WHERE sid = ?;
+
+-- name: add_deleted
+INSERT INTO deleted (position, session_id) VALUES (?, ?);
+
+-- name: prune_deleted
+DELETE FROM deleted WHERE position <= (SELECT position FROM deleted ORDER BY position DESC LIMIT 1 OFFSET ?);
+
+-- name: add_purging
+INSERT INTO purging (sid, user_id) VALUES (?, ?);
+
+-- name: purging
+SELECT sid, user_id FROM purging ORDER BY sid LIMIT 1;
+
+-- name: done_purging
+DELETE FROM purging WHERE sid = ?;
+
+-- name: some_messages
+SELECT id, content FROM messages WHERE sid = ? LIMIT ?;
+
+-- name: some_records
+SELECT id FROM records WHERE sid = ? LIMIT ?;
+
+-- name: purge_keys
+DELETE FROM keys WHERE sid = ?;
+
+-- name: purge_old_keys
+DELETE FROM old_keys WHERE sid = ?;
+
+-- name: purge_retracted
+DELETE FROM retracted WHERE sid = ?;
+
+-- name: unindexed_upto
+SELECT max(id) FROM unindexed;
+
+-- name: some_unindexed
+SELECT u.id, m.content, m.sid, s.user_id FROM unindexed u JOIN messages m USING (id) JOIN sessions s USING (sid)
+WHERE u.id <= ? ORDER BY u.id LIMIT ?;
+
+-- name: drop_unindexed
+DELETE FROM unindexed WHERE id = ?;
+
+-- name: drop_unindexed_range
+DELETE FROM unindexed WHERE id <= ?;
+
+-- name: index_words
+INSERT INTO search (rowid, words, scope) VALUES (?, ?, ?);
+
+-- name: forget_words
+INSERT INTO search (search, rowid, words, scope) VALUES ('delete', ?, ?, ?);
+
+-- name: content
+SELECT content FROM messages WHERE id = ?;
+
+-- name: sid
+SELECT sid FROM sessions WHERE session_id = ?;
+
+-- name: changed_since
+SELECT position, session_id, revision FROM sessions WHERE position > ? ORDER BY position LIMIT ?;
+
+-- name: deleted_since
+SELECT position, session_id, NULL FROM deleted d WHERE position > ?
+AND NOT EXISTS (SELECT 1 FROM sessions s WHERE s.session_id = d.session_id)
+AND NOT EXISTS (SELECT 1 FROM deleted e WHERE e.session_id = d.session_id AND e.position > d.position)
+ORDER BY position LIMIT ?;

@@ -1,0 +1,370 @@
+"""SQLiteSessionStorage: any number of processes on one file."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from ..._json import decode
+from ..._os import FileLock
+from ...errors import InvalidArgumentError, SessionNotFoundError, StorageClosedError
+from ...models import (
+    Change,
+    ConversationMessage,
+    Finding,
+    GroupBy,
+    Hit,
+    Invocation,
+    InvocationQuery,
+    Page,
+    Query,
+    SessionChange,
+    SessionMetadata,
+    Totals,
+    Value,
+    View,
+    Want,
+    tokens,
+)
+from ...session import new_id
+from ..base import SessionStorage
+from ..cursors import bound, pack, unpack
+from ..heads import NANO, Committed
+from ..restoring import checked
+from ..times import moment
+from ..words import snippet, words
+from .checking import check
+from .connecting import translated
+from .driver import Db
+from .listing import hits_page, records_page, sessions_page, totals
+from .readers import Readers
+from .rows import HEAD_COLUMNS, message_of, metadata_of_row, record_of
+from .writer import Work, Writer
+from .writing import SQL, Writing, user_token, word_token
+
+T = TypeVar("T")
+_MESSAGE = "seq, message_id, role, content, timestamp, more"
+_ORDER_PLACE = {
+    "updated": HEAD_COLUMNS.index("updated_at"),
+    "created": HEAD_COLUMNS.index("created_at"),
+    "cost": HEAD_COLUMNS.index("estimated_cost"),
+    "calls": HEAD_COLUMNS.index("total_invocations"),
+    "duration": HEAD_COLUMNS.index("total_duration_ms"),
+}
+
+
+@dataclass
+class _Opened:
+    """What belongs to one process: none of it survives a fork."""
+
+    pid: int
+    writer: Writer
+    readers: Readers
+    owner_lock: FileLock | None = None
+    owner: str = ""
+
+
+class SQLiteSessionStorage(SessionStorage):
+    """Sessions in a SQLite file, made if there is none.
+
+    `durability` "full" syncs each commit to the disk, so it survives a power cut; "process" leaves that to the
+    system, which survives `kill -9`. Raises StorageError where the file cannot be opened or is another program's.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        durability: Literal["full", "process"] = "full",
+        key_versions: int = 50,
+        tools_used: int = 256,
+    ) -> None:
+        if durability not in ("full", "process"):
+            raise InvalidArgumentError(f"durability is 'full' or 'process', not {durability!r}.", argument="durability")
+        self.path = Path(os.path.abspath(path))
+        self._durability = durability
+        self._writing = Writing(key_versions=key_versions, tools_used=tools_used)
+        self._lock = threading.Lock()
+        self._closed = False
+        self._left_behind: list[_Opened] = []
+        self._opened = self._open()
+
+    # writing
+
+    def create(self, metadata: SessionMetadata, change: Change | None = None) -> Committed:
+        change = change or Change(at=metadata.created_at)
+        return self._write(lambda db: self._writing.create(db, metadata, change))
+
+    def commit(self, session_id: str | None, change: Change) -> Committed:
+        return self._write(lambda db: self._writing.commit(db, session_id, change))
+
+    def fork(self, session_id: str, at_seq: int | None, metadata: SessionMetadata, change: Change) -> Committed:
+        return self._write(lambda db: self._writing.fork(db, session_id, at_seq, metadata, change))
+
+    def restore(self, view: View) -> Committed:
+        checked(view)
+        return self._write(lambda db: self._writing.restore(db, view))
+
+    def delete(self, session_id: str, change: Change) -> SessionMetadata:
+        metadata = self._write(lambda db: self._writing.delete(db, session_id, change))
+        # From here on nobody can reach it; its rows go piece by piece, so that no other commit waits for long.
+        while self._write(self._writing.purge):
+            pass
+        self._here().writer.truncate_log()
+        return metadata
+
+    def _write(self, work: Work[T]) -> T:
+        return self._here().writer.run(work)
+
+    def _idle(self) -> Work[bool] | None:
+        with self._opened.readers.one() as db:
+            if db.execute(SQL["purging"]).fetchone() is not None:
+                return self._writing.purge
+            upto = db.execute(SQL["unindexed_upto"]).fetchone()[0]
+        return None if upto is None else lambda db: self._writing.index(db, upto)
+
+    # reading
+
+    def read(self, session_id: str, want: Want) -> View:
+        parts = bool(want.keys or want.prefix is not None or want.names or want.messages or want.records)
+        with self._here().readers.one(snapshot=parts) as db:
+            row = db.execute(SQL["head"], (session_id,)).fetchone()
+            if row is None or (want.as_user is not None and row[2] != want.as_user):
+                raise SessionNotFoundError(session_id)
+            if not parts:
+                return View.model_construct(
+                    metadata=metadata_of_row(row), data={}, names=[], messages=[], more_messages=False, records=[]
+                )
+            sid = row[0]
+            messages = _messages(db, sid, want) if want.messages else []
+            return View(
+                metadata=metadata_of_row(row),
+                data=_data(db, sid, want),
+                names=[name for (name,) in db.execute(SQL["key_names"], (sid,))] if want.names else [],
+                messages=messages[: want.messages],
+                more_messages=len(messages) > want.messages,
+                records=_work_records(db, sid, want.records) if want.records else [],
+            )
+
+    def find(self, query: Query, cursor: str | None = None) -> Page[SessionMetadata]:
+        place = _ORDER_PLACE[query.order]
+        question = bound("find", query)
+        after = unpack(question, cursor, (float if query.order == "duration" else int, str))
+        with self._here().readers.one(snapshot=bool(query.tags)) as db:
+            sql, values = sessions_page(db, query, (after[0], after[1]) if after is not None else None)
+            rows = db.execute(sql, values).fetchall()
+        page = rows[: query.limit]
+        return Page[SessionMetadata].model_construct(
+            items=[metadata_of_row(row) for row in page],
+            next_cursor=pack(question, [page[-1][place], page[-1][1]]) if len(rows) > query.limit else None,
+        )
+
+    def search(self, text: str, query: Query, cursor: str | None = None) -> Page[Hit]:
+        sought = set(words(text))
+        question = bound("search", query, text)
+        after = unpack(question, cursor, (int,))
+        if not sought:
+            return Page(items=[])
+        self._index()
+        with self._here().readers.one(snapshot=True) as db:
+            match = _match(db, sought, query)
+            if match is None:
+                return Page(items=[])
+            sql, values = hits_page(query, match, after[0] if after is not None else None)
+            rows = db.execute(sql, values).fetchall()
+        page = rows[: query.limit]
+        return Page(
+            items=[
+                Hit(
+                    session_id=session_id,
+                    purpose=purpose,
+                    seq=seq,
+                    role=role,
+                    snippet=snippet(content, sought),
+                    timestamp=moment(timestamp),
+                )
+                for _, session_id, purpose, seq, role, content, timestamp in page
+            ],
+            next_cursor=pack(question, [page[-1][0]]) if len(rows) > query.limit else None,
+        )
+
+    def _index(self) -> None:
+        """What was committed until now is found: let it into the index, in bounded pieces."""
+        with self._here().readers.one() as db:
+            upto = db.execute(SQL["unindexed_upto"]).fetchone()[0]
+        while upto is not None and self._write(lambda db: self._writing.index(db, upto)):
+            pass
+
+    def invocations(self, query: InvocationQuery, cursor: str | None = None) -> Page[Invocation]:
+        question = bound("invocations", query)
+        after = unpack(question, cursor, (int,))
+        sql, values = records_page(query, after[0] if after is not None else None)
+        with self._here().readers.one() as db:
+            rows = db.execute(sql, values).fetchall()
+        page = rows[: query.limit]
+        return Page(
+            items=[record_of(row[1:]) for row in page],
+            next_cursor=pack(question, [page[-1][0]]) if len(rows) > query.limit else None,
+        )
+
+    def totals(self, query: Query, group_by: GroupBy | None = None) -> list[Totals]:
+        sql, values = totals(query, group_by)
+        with self._here().readers.one() as db:
+            rows = db.execute(sql, values).fetchall()
+        return [_totals(row) for row in rows]
+
+    def changes(self, since: str | None, limit: int = 1000) -> Page[SessionChange]:
+        place = unpack("changes", since or None, (int,))
+        with self._here().readers.one(snapshot=True) as db:
+            now: int = db.execute(SQL["position"]).fetchone()[0]
+            if since is None:
+                return Page(items=[], next_cursor=pack("changes", [now]))
+            start = place[0] if place is not None else 0
+            rows: list[Any] = []
+            for name in ("changed_since", "deleted_since"):
+                rows += db.execute(SQL[name], (start, limit + 1)).fetchall()
+        rows.sort()
+        page = rows[:limit]
+        return Page(
+            items=[SessionChange(session_id=session_id, revision=revision) for _, session_id, revision in page],
+            next_cursor=pack("changes", [page[-1][0] if len(rows) > limit else now]),
+        )
+
+    # owners
+
+    def owner(self) -> str:
+        here = self._here()
+        with self._lock:
+            if here.owner_lock is None:
+                owner = new_id("own")
+                self._owners.mkdir(mode=0o700, exist_ok=True)
+                lock = FileLock(self._owners / owner)
+                if not lock.try_acquire():
+                    raise StorageClosedError(f"The owner lock {lock.path}")
+                here.owner, here.owner_lock = owner, lock
+            return here.owner
+
+    def alive(self, owner: str) -> bool:
+        if owner == self._here().owner:
+            return True
+        path = self._owners / Path(owner).name
+        if not path.exists():
+            return False
+        lock = FileLock(path)
+        try:
+            if not lock.try_acquire():
+                return True
+        finally:
+            lock.close()
+        path.unlink(missing_ok=True)
+        return False
+
+    @property
+    def _owners(self) -> Path:
+        return self.path.with_name(self.path.name + "-owners")
+
+    # the file
+
+    def check(self) -> list[Finding]:
+        self._index()
+        self._write(lambda db: db.execute("INSERT INTO search (search) VALUES ('integrity-check')").fetchall())
+        with self._here().readers.one(snapshot=True) as db:
+            return check(db)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            here = self._opened
+        if here.pid != os.getpid():
+            return
+        here.readers.close()
+        here.writer.close()
+        if here.owner_lock is not None:
+            here.owner_lock.close()
+            here.owner_lock.path.unlink(missing_ok=True)
+            with suppress(OSError):  # where others are at work it is not empty
+                self._owners.rmdir()
+
+    def _open(self) -> _Opened:
+        with translated(self.path):
+            writer = Writer(self.path, self._durability, self._idle)
+        return _Opened(os.getpid(), writer, Readers(self.path))
+
+    def _here(self) -> _Opened:
+        if self._closed:
+            raise StorageClosedError(str(self.path))
+        if self._opened.pid != os.getpid():
+            # A forked child opens the file anew. What it inherited stays referenced and untouched: closing it
+            # would act on files and locks that are the parent's.
+            self._left_behind.append(self._opened)
+            self._lock = threading.Lock()
+            self._opened = self._open()
+        return self._opened
+
+
+def _data(db: Db, sid: int, want: Want) -> dict[str, Value]:
+    rows: list[Any] = []
+    if want.prefix == "":
+        rows = db.execute(SQL["visible_keys"], (sid,)).fetchall()
+    elif want.prefix is not None:
+        rows = db.execute(SQL["live_keys"], (sid, want.prefix)).fetchall()
+    for key in want.keys:
+        rows += db.execute(SQL["live_key"], (sid, key)).fetchall()
+    return {key: Value(value=decode(text), version=version) for key, version, text in sorted(rows)}
+
+
+def _messages(db: Db, sid: int, want: Want) -> list[ConversationMessage]:
+    """The messages wanted, and one more where there is one."""
+    clauses, values = ["sid = ?"], [sid, *want.roles]
+    if want.roles:
+        clauses.append(f"role IN ({', '.join('?' * len(want.roles))})")
+    for name, sign, bound_ in (("seq", "<", want.before), ("seq", ">", want.after)):
+        if bound_ is not None:
+            clauses.append(f"{name} {sign} ?")
+            values.append(bound_)
+    way = "ASC" if want.order == "oldest" else "DESC"
+    sql = f"SELECT {_MESSAGE} FROM messages WHERE {' AND '.join(clauses)} ORDER BY seq {way} LIMIT ?"
+    return [message_of(row) for row in db.execute(sql, (*values, want.messages + 1))]
+
+
+def _work_records(db: Db, sid: int, limit: int) -> list[Invocation]:
+    sql = (
+        "SELECT s.session_id, r.revision, r.numbers, r.body FROM records r JOIN sessions s USING (sid) "
+        "WHERE r.sid = ? AND r.kind = 'work' ORDER BY r.id DESC LIMIT ?"
+    )
+    return [record_of(row) for row in db.execute(sql, (sid, limit))]
+
+
+def _match(db: Db, sought: set[str], query: Query) -> str | None:
+    """The search expression: every word quoted, so that nothing in it is syntax. None where no session can match."""
+    match = "words : (" + " AND ".join(f'"{word_token(word)}"' for word in sorted(sought)) + ")"
+    for user in {query.as_user, query.user_id} - {None}:
+        match += f' AND scope : "{user_token(user)}"' if user else ""
+    if query.ids:
+        sids = [db.execute(SQL["sid"], (session_id,)).fetchone() for session_id in query.ids]
+        known = [f'"s{row[0]}"' for row in sids if row is not None]
+        if not known:
+            return None
+        match += f" AND scope : ({' OR '.join(known)})"
+    return match
+
+
+def _totals(row: tuple[Any, ...]) -> Totals:
+    group, sessions, messages, invocations, failed, duration_us, *usage, cost, unpriced = row
+    return Totals(
+        group=group,
+        sessions=sessions,
+        messages=messages,
+        invocations=invocations,
+        failed=failed,
+        duration_ms=duration_us / 1000,
+        token_usage=tokens(*usage),
+        estimated_cost=cost / NANO,
+        unpriced_invocations=unpriced,
+    )

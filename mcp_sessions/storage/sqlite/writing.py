@@ -1,0 +1,363 @@
+"""A change, as SQL: what happens inside the write transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..._json import encode
+from ...errors import (
+    InvalidArgumentError,
+    MessageConflictError,
+    SessionExistsError,
+    SessionNotFoundError,
+)
+from ...models import Change, ConversationMessage, Invocation, SessionMetadata, View, generated
+from ..heads import Committed, Effect, admit, apply, check, nanos, unpriced
+from ..times import micros
+from ..words import words
+from .connecting import statements
+from .driver import Db
+from .rows import HeadRow, column, folded, message_of, more_of, record_of, row_of_metadata
+
+SQL = statements()
+SLOTS = 4096  # ids for rows of one millisecond
+KEPT_DELETIONS = 10_000
+PIECE = 256
+"""Rows a bounded piece of background work touches, so that no commit waits for long behind it."""
+
+
+class Writing:
+    """What a write transaction can do; `settings` are the limits that storage itself keeps."""
+
+    def __init__(self, *, key_versions: int, tools_used: int) -> None:
+        self._key_versions = key_versions
+        self._tools_used = tools_used
+        self._updates: dict[tuple[str, ...], str] = {}
+
+    def create(self, db: Db, metadata: SessionMetadata, change: Change) -> Committed:
+        self._add_session(db, metadata)
+        return self._apply(db, self._head(db, metadata.session_id), change, created=True)
+
+    def commit(self, db: Db, session_id: str | None, change: Change) -> Committed:
+        if session_id is not None:
+            return self._apply(db, self._head(db, session_id), change)
+        self._records_without_session(db, change)
+        for other_id, other in change.also:
+            self._apply(db, self._head(db, other_id), other)
+        return Committed(None, None, Effect())
+
+    def fork(self, db: Db, session_id: str, at_seq: int | None, metadata: SessionMetadata, change: Change) -> Committed:
+        parent = self._head(db, session_id)
+        if change.as_user is not None and parent["user_id"] != change.as_user:
+            raise SessionNotFoundError(session_id)
+        last: int = parent["last_seq"] if at_seq is None else at_seq
+        if not 0 <= last <= parent["last_seq"]:
+            raise InvalidArgumentError(
+                f"Session {session_id} has messages up to {parent['last_seq']}, not {at_seq}.", argument="at_seq"
+            )
+        messages = db.execute(SQL["messages_upto"], (parent.sid, last)).fetchall()
+        as_of: int = parent["revision"]
+        if at_seq is not None:
+            row = db.execute(SQL["revision_at"], (parent.sid, last)).fetchone()
+            as_of = row[0] if row is not None else 0
+        head = {"parent_id": session_id, "last_seq": last, "message_count": len(messages), "revision": 0}
+        sid = self._add_session(db, metadata.model_copy(update=head))
+        for row in messages:
+            message = message_of(row)
+            self._add_message(db, sid, message, not generated(message.message_id), 1)
+        note = None
+        for key, pruned, version, value in db.execute(SQL["keys_with_versions"], (parent.sid,)).fetchall():
+            versions = [*db.execute(SQL["old_versions"], (parent.sid, key)).fetchall(), (version, value)]
+            then = [text for number, text in versions if number <= as_of]
+            if not then and pruned:
+                then = [versions[0][1]]
+                note = f"Some keys are newer than message {last}: older versions of them are no longer kept."
+            if then and then[-1] is not None:
+                db.execute(SQL["add_key"], (sid, key, 1, then[-1]))
+        child = self._head(db, metadata.session_id)
+        return self._apply(db, child, change.model_copy(update={"as_user": None}), created=True, note=note)
+
+    def restore(self, db: Db, view: View) -> Committed:
+        metadata = view.metadata
+        sid = self._add_session(db, metadata)
+        for message in view.messages:
+            self._add_message(db, sid, message, not generated(message.message_id), metadata.revision)
+        for key, value in view.data.items():
+            db.execute(SQL["add_key"], (sid, key, value.version, encode(value.value)))
+        for record in reversed(view.records):
+            self._add_record(db, sid, record, record.revision, None)
+        return Committed(metadata.session_id, self._head(db, metadata.session_id), Effect())
+
+    def delete(self, db: Db, session_id: str, change: Change) -> SessionMetadata:
+        head = self._head(db, session_id)
+        check(session_id, head, change, lambda key: self._version(db, head.sid, key))
+        self._records_without_session(db, change)
+        for tag in head["tags"]:
+            db.execute(SQL["drop_tag"], (tag, head.sid))
+        position = self._next_position(db)
+        db.execute(SQL["drop_session"], (head.sid,))
+        db.execute(SQL["add_deleted"], (position, session_id))
+        db.execute(SQL["prune_deleted"], (KEPT_DELETIONS,))
+        db.execute(SQL["add_purging"], (head.sid, head["user_id"]))
+        return Committed(session_id, head, Effect()).metadata
+
+    def purge(self, db: Db) -> bool:
+        """Remove a piece of what belonged to deleted sessions; whether something is left.
+
+        A crash between pieces leaves rows that nothing can reach; the next opening goes on.
+        """
+        row = db.execute(SQL["purging"]).fetchone()
+        if row is None:
+            return False
+        sid, user_id = row
+        rows = db.execute(SQL["some_messages"], (sid, PIECE)).fetchall()
+        for id_, _ in rows:
+            self._drop_message(db, id_, sid, user_id)
+        records = db.execute(SQL["some_records"], (sid, PIECE)).fetchall()
+        db.executemany(SQL["drop_record"], records)
+        if len(rows) < PIECE and len(records) < PIECE:
+            for name in ("purge_keys", "purge_old_keys", "purge_retracted", "done_purging"):
+                db.execute(SQL[name], (sid,))
+        return True
+
+    def index(self, db: Db, upto: int) -> bool:
+        """Let a piece of the waiting messages into the search index; whether there was one."""
+        rows = db.execute(SQL["some_unindexed"], (upto, PIECE)).fetchall()
+        db.executemany(
+            SQL["index_words"],
+            ((id_, _indexed(content), _scope(sid, user_id)) for id_, content, sid, user_id in rows),
+        )
+        if rows:
+            db.execute(SQL["drop_unindexed_range"], (rows[-1][0],))
+        return bool(rows)
+
+    # parts
+
+    def _head(self, db: Db, session_id: str) -> HeadRow:
+        row = db.execute(SQL["head"], (session_id,)).fetchone()
+        if row is None:
+            raise SessionNotFoundError(session_id)
+        return HeadRow(row)
+
+    def _add_session(self, db: Db, metadata: SessionMetadata) -> int:
+        session_id = metadata.session_id
+        if db.execute(SQL["sid"], (session_id,)).fetchone() is not None:
+            raise SessionExistsError(session_id)
+        text = folded(session_id, metadata.purpose, metadata.tags)
+        db.execute(SQL["add_session"], (*row_of_metadata(metadata), text, self._next_position(db)))
+        sid = db.last_insert_rowid()
+        db.executemany(SQL["add_tag"], [(tag, sid) for tag in dict.fromkeys(metadata.tags)])
+        return sid
+
+    def _apply(
+        self, db: Db, head: HeadRow, change: Change, *, created: bool = False, note: str | None = None
+    ) -> Committed:
+        sid = head.sid
+        session_id: str = head["session_id"]
+        check(session_id, head, change, lambda key: self._version(db, sid, key))
+        effect = Effect()
+        revision = head["revision"] + 1
+        for first, last in change.retract:
+            self._retract(db, head, first, last, effect)
+        for new in change.messages:
+            self._append(db, head, new.message, new.given, revision, effect)
+        self._write_keys(db, sid, change, revision, effect)
+        for record in change.records:
+            effect.records.append((self._admitted(db, sid, record), record))
+        new_fields = apply(head, change, effect, self._tools_used)
+        if created:
+            new_fields["revision"] = revision
+        after = head.altered(new_fields)
+        if new_fields:
+            self._update(db, head, after, new_fields)
+        committed = Committed(session_id, after, effect, note)
+        for _, record in effect.records:
+            numbers = encode(committed.numbers(record.fills)) if record.fills else None
+            self._add_record(db, sid, record, committed.revision, numbers)
+        for other_id, other in change.also:
+            self._apply(db, self._head(db, other_id), other)
+        return committed
+
+    def _update(self, db: Db, head: HeadRow, after: HeadRow, new: Mapping[str, Any]) -> None:
+        values = {name: column(name, value) for name, value in new.items()}
+        if "revision" in new:
+            values["position"] = self._next_position(db)
+        if "purpose" in new or "tags" in new:
+            values["folded"] = folded(after["session_id"], after["purpose"], after["tags"])
+        if "tags" in new:
+            old, now = set(head["tags"]), set(new["tags"])
+            db.executemany(SQL["drop_tag"], [(tag, head.sid) for tag in old - now])
+            db.executemany(SQL["add_tag"], [(tag, head.sid) for tag in now - old])
+        names = tuple(values)
+        sql = self._updates.get(names)
+        if sql is None:
+            sql = self._updates[names] = f"UPDATE sessions SET {', '.join(f'{n} = ?' for n in names)} WHERE sid = ?"
+        db.execute(sql, (*values.values(), head.sid))
+
+    def _append(
+        self,
+        db: Db,
+        head: HeadRow,
+        message: ConversationMessage,
+        given: bool,
+        revision: int,
+        effect: Effect,
+    ) -> None:
+        if given:
+            seq = self._said(db, head, message)
+            if seq is not None:
+                effect.seqs.append(seq)
+                return
+        effect.appended += 1
+        seq = head["last_seq"] + effect.appended
+        effect.seqs.append(seq)
+        self._add_message(db, head.sid, message.model_copy(update={"seq": seq}), given, revision)
+
+    def _said(self, db: Db, head: HeadRow, message: ConversationMessage) -> int | None:
+        """The seq of the message that this one repeats, if it does."""
+        one = (head.sid, message.message_id)
+        name = "message_by_generated_id" if generated(message.message_id) else "message_by_given_id"
+        row = db.execute(SQL[name], one).fetchone()
+        if row is not None:
+            if not message.same_as(message_of(row)):
+                raise MessageConflictError(head["session_id"], message.message_id, row[0])
+            return row[0]
+        row = db.execute(SQL["retracted_id"], one).fetchone()
+        return row[0] if row is not None else None
+
+    def _add_message(self, db: Db, sid: int, message: ConversationMessage, given: bool, revision: int) -> None:
+        timestamp = micros(message.timestamp)
+        id_ = _place(db, "newest_message", "message_taken", timestamp)
+        values = (
+            id_,
+            sid,
+            message.seq,
+            message.message_id,
+            given,
+            message.role,
+            message.content,
+            timestamp,
+            revision,
+            more_of(message),
+        )
+        db.execute(SQL["add_message"], values)
+        db.execute(SQL["add_unindexed"], (id_,))
+
+    def _retract(self, db: Db, head: HeadRow, first: int, last: int, effect: Effect) -> None:
+        for id_, message_id, seq in db.execute(SQL["messages_between"], (head.sid, first, last)).fetchall():
+            self._drop_message(db, id_, head.sid, head["user_id"])
+            db.execute(SQL["add_retracted"], (head.sid, message_id, seq))
+            effect.retracted += 1
+
+    def _drop_message(self, db: Db, id_: int, sid: int, user_id: str | None) -> None:
+        db.execute(SQL["drop_unindexed"], (id_,))
+        if not db.changes():
+            (content,) = db.execute(SQL["content"], (id_,)).fetchone()
+            db.execute(SQL["forget_words"], (id_, _indexed(content), _scope(sid, user_id)))
+        db.execute(SQL["drop_message"], (id_,))
+
+    def _version(self, db: Db, sid: int, key: str) -> int:
+        row = db.execute(SQL["live_key"], (sid, key)).fetchone()
+        return row[1] if row is not None else 0
+
+    def _write_keys(self, db: Db, sid: int, change: Change, revision: int, effect: Effect) -> None:
+        gone: Iterable[str] = change.remove
+        if change.remove_all:
+            gone = [*gone, *(key for (key,) in db.execute(SQL["key_names"], (sid,)).fetchall())]
+        for key in dict.fromkeys(gone):
+            if self._version(db, sid, key):
+                effect.removed.append(key)
+                self._write_key(db, sid, key, revision, None)
+        for key, value in change.set.items():
+            self._write_key(db, sid, key, revision, encode(value))
+
+    def _write_key(self, db: Db, sid: int, key: str, version: int, text: str | None) -> None:
+        if db.execute(SQL["key"], (sid, key)).fetchone() is None:
+            db.execute(SQL["add_key"], (sid, key, version, text))
+            return
+        db.execute(SQL["keep_old_key"], (sid, key, version))
+        db.execute(SQL["write_key"], (version, text, sid, key))
+        db.execute(SQL["prune_key"], (sid, key, self._key_versions - 1))
+        if db.changes():
+            db.execute(SQL["mark_pruned"], (sid, key))
+
+    def _admitted(self, db: Db, sid: int | None, record: Invocation) -> Invocation | None:
+        """The record that this one takes the place of, which is gone then."""
+        if record.scope is None:
+            admit(None, record)
+            return None
+        row = None
+        if sid is not None:
+            row = db.execute(SQL["record_of_session"], (sid, record.invocation_id)).fetchone()
+        if record.scope == "user":
+            by_user = db.execute(SQL["record_of_user"], (record.user_id, record.invocation_id)).fetchone()
+            row = by_user or row
+        existing = record_of(row[1:]) if row is not None else None
+        admit(existing, record)
+        if row is not None:
+            db.execute(SQL["drop_record"], (row[0],))
+        return existing
+
+    def _records_without_session(self, db: Db, change: Change) -> None:
+        for record in change.records:
+            self._admitted(db, None, record)
+            self._add_record(db, None, record, None, None)
+
+    def _add_record(
+        self, db: Db, sid: int | None, record: Invocation, revision: int | None, numbers: str | None
+    ) -> None:
+        started = micros(record.started_at)
+        values = (
+            _place(db, "newest_record", "record_taken", started),
+            sid,
+            record.user_id,
+            record.invocation_id,
+            record.scope,
+            record.tool_name,
+            record.kind,
+            record.status.value,
+            started,
+            record.duration_ms,
+            record.model,
+            encode(record.token_usage) if record.token_usage is not None else None,
+            nanos(record.cost) if record.cost is not None else None,
+            unpriced(record),
+            revision,
+            numbers,
+            record.model_dump_json(exclude_none=True, exclude={"session_id", "revision"}),
+        )
+        db.execute(SQL["add_record"], values)
+
+    def _next_position(self, db: Db) -> int:
+        return db.execute(SQL["position"]).fetchone()[0] + 1
+
+
+def _place(db: Db, newest: str, taken: str, microseconds: int) -> int:
+    """The next free row id of a millisecond; where it has run out of them, the first free one behind it."""
+    first = microseconds // 1000 * SLOTS
+    last = db.execute(SQL[newest], (first, first + SLOTS)).fetchone()[0]
+    if last is None:
+        return first
+    place = last + 1
+    while place >= first + SLOTS and db.execute(SQL[taken], (place,)).fetchone() is not None:
+        place += 1
+    return place
+
+
+def word_token(word: str) -> str:
+    """A word as the search index holds it: ASCII, so that SQLite has nothing left to decide about it."""
+    return word if word.isascii() else "_" + word.encode().hex()
+
+
+def _indexed(content: str) -> str:
+    return " ".join(map(word_token, dict.fromkeys(words(content))))
+
+
+def user_token(user_id: str) -> str:
+    """Whose messages: a word of its own, in the column beside."""
+    return "u" + user_id.encode().hex()
+
+
+def _scope(sid: int, user_id: str | None) -> str:
+    return f"s{sid}" if user_id is None else f"s{sid} {user_token(user_id)}"

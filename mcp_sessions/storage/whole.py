@@ -1,0 +1,125 @@
+"""The whole-session API: what every backend gets from the narrow one, once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from ..errors import SessionNotFoundError
+from ..models import Change, Query, SessionMetadata, SessionStatus, View, Want
+from ..session import Parts, Session, utc_now
+
+if TYPE_CHECKING:
+    from .base import SessionStorage
+
+EVERYTHING = 1 << 62
+INVOCATION_DIR = ".invocation_dir."
+
+
+def parts_of(view: View) -> Parts:
+    """What a working copy holds of a view."""
+    return (
+        list(view.messages),
+        {key: value.value for key, value in view.data.items()},
+        [record.invocation_id for record in reversed(view.records)],
+    )
+
+
+class WholeSessions:
+    """Sessions as working copies, for programs that read and save them whole."""
+
+    def save_session(self, session: Session) -> None:
+        """Commit what was done to this copy since it was read; one that the store does not know is created.
+
+        Two copies of one session keep both their appends. Raises SessionEndedError, StorageError.
+        """
+        store = cast("SessionStorage", self)
+        change = session.pending()
+        try:
+            committed = store.commit(session.session_id, change)
+        except SessionNotFoundError:
+            view = session.whole()
+            metadata = store.restore(view).metadata
+            unsaved = len(change.messages)
+            session.saved(metadata, [message.seq for message in view.messages][-unsaved:] if unsaved else [])
+        else:
+            session.saved(committed.metadata, committed.seqs)
+
+    def load_session(self, session_id: str) -> Session | None:
+        """A working copy of everything in a session, as of one moment; None where there is none."""
+        store = cast("SessionStorage", self)
+        want = Want(prefix="", messages=EVERYTHING, order="oldest", records=EVERYTHING)
+        try:
+            view = store.read(session_id, want)
+        except SessionNotFoundError:
+            return None
+        return Session(view.metadata, *parts_of(view))
+
+    def session_exists(self, session_id: str) -> bool:
+        """Whether there is such a session."""
+        try:
+            cast("SessionStorage", self).read(session_id, Want())
+        except SessionNotFoundError:
+            return False
+        return True
+
+    def link_invocation(self, session_id: str, invocation_id: str, invocation_dir: str | Path) -> None:
+        """Keep, under an internal key, where a call left its files. Raises SessionNotFoundError."""
+        link = {INVOCATION_DIR + invocation_id: str(invocation_dir)}
+        cast("SessionStorage", self).commit(session_id, Change(at=utc_now(), set=link))
+
+    def list_sessions(
+        self,
+        user_id: str | None = None,
+        status: SessionStatus | str | None = None,
+        tags: Sequence[str] | None = None,
+        limit: int = 100,
+    ) -> list[Session]:
+        """The sessions last updated, newest first; with any of the tags. Each reads its parts when they are used."""
+        store = cast("SessionStorage", self)
+        query = Query(
+            user_id=user_id,
+            status=(SessionStatus(status),) if status is not None else (),
+            tags=tuple(tags or ()),
+            limit=max(1, min(limit, 1000)),
+        )
+        found: list[SessionMetadata] = []
+        cursor: str | None = None
+        while len(found) < limit:
+            page = store.find(query, cursor)
+            found += page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        return [self._listed(metadata) for metadata in found[: max(limit, 0)]]
+
+    def _listed(self, metadata: SessionMetadata) -> Session:
+        def load() -> Parts:
+            session = self.load_session(metadata.session_id)
+            if session is None:
+                raise SessionNotFoundError(metadata.session_id, hint="it was deleted after it was listed.")
+            return session.conversation, session.data, session.invocation_ids
+
+        return Session(metadata, load=load)
+
+    def delete_session(self, session_id: str) -> bool:
+        """Remove a session with all that belongs to it; whether there was one."""
+        try:
+            cast("SessionStorage", self).delete(session_id, Change(at=utc_now()))
+        except SessionNotFoundError:
+            return False
+        return True
+
+    def cleanup_sessions(self, cutoff_date: datetime) -> list[str]:
+        """Remove the ended sessions that were last updated before a time; their ids. Active ones are left alone."""
+        store = cast("SessionStorage", self)
+        ended = tuple(status for status in SessionStatus if status is not SessionStatus.ACTIVE)
+        removed: list[str] = []
+        while True:
+            page = store.find(Query(status=ended, updated_before=cutoff_date, reverse=True, limit=1000))
+            gone = [metadata.session_id for metadata in page.items if self.delete_session(metadata.session_id)]
+            removed += gone
+            if page.next_cursor is None or not gone:
+                return removed
