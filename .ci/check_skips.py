@@ -22,7 +22,7 @@ def skipped(junit_xml: Path) -> dict[str, str]:
         file, name = case.get("file", ""), case.get("name", "").split("[")[0]
         module = file.removesuffix(".py").replace("/", ".")
         nesting = case.get("classname", "").removeprefix(module).strip(".")
-        parts = [file, *nesting.split("."), name] if file else [name]
+        parts = [file, *nesting.split("."), name if name != module else ""]
         found["::".join(part for part in parts if part)] = skip.get("message", "")
     return found
 

@@ -36,6 +36,7 @@ from pydantic_settings import (
 
 from .errors import ConfigError
 from .models import Limits
+from .records import SECRET_WORDS
 
 PREFIX = "MCP_SESSIONS_"
 WORKFLOW_PREFIX = "WORKFLOW_SESSION_"
@@ -127,7 +128,7 @@ class Settings(BaseSettings):
     )
     retention_days: Annotated[int, Field(ge=1, le=36_525)] | None = None
     abandon_after: Annotated[timedelta, BeforeValidator(_duration)] = timedelta(hours=24)
-    redact: Words = ("password", "passwd", "secret", "token", "apikey", "api_key", "authorization")
+    redact: Words = SECRET_WORDS
 
     max_message_bytes: PositiveInt = LIMITS.message_bytes
     max_value_bytes: PositiveInt = LIMITS.value_bytes

@@ -13,6 +13,7 @@ import pytest
 from mcp_sessions.config import Settings, sqlite_url, variable
 from mcp_sessions.errors import ConfigError
 from mcp_sessions.models import Limits
+from mcp_sessions.storage import open_storage
 
 EXAMPLE = Path(__file__).parents[1] / ".env.example"
 PLACES = ["environment", ".env"]
@@ -57,6 +58,12 @@ def test_sessions_are_kept_in_the_users_data_directory_unless_said_otherwise(tmp
 )
 def test_a_path_of_any_system_becomes_a_url(path: PurePath, url: str) -> None:
     assert sqlite_url(path) == url
+
+
+def test_the_url_of_a_path_opens_that_path(tmp_path: Path) -> None:
+    path = tmp_path / "50% of a#b?c ë.db"
+    open_storage(sqlite_url(path)).close()
+    assert path.exists()
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -97,7 +98,12 @@ assert "genai_prices" not in sys.modules
 assert estimate("gpt-4o", tokens(input=1_000), datetime.now(UTC)) > 0
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], check=False, capture_output=True, encoding="utf-8", timeout=60
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[1],
+        check=False,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
     )
     assert (done.returncode, done.stderr) == (0, "")
 
