@@ -9,22 +9,83 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .storage import MemorySessionStorage as MemorySessionStorage
-    from .storage import SQLiteSessionStorage as SQLiteSessionStorage
-    from .storage import open_storage as open_storage
+    from .default import get_session_manager, set_session_manager
+    from .errors import (
+        ConfigError,
+        ConflictError,
+        InvalidArgumentError,
+        InvalidCursorError,
+        InvocationConflictError,
+        InvocationRecordedError,
+        InvocationRunningError,
+        LimitError,
+        MessageConflictError,
+        SchemaChangedError,
+        SessionEndedError,
+        SessionExistsError,
+        SessionNotFoundError,
+        SessionsError,
+        StorageBusyError,
+        StorageClosedError,
+        StorageError,
+        UnknownToolError,
+    )
+    from .manager import SessionManager
+    from .models import ConversationMessage, Invocation, SessionMetadata, SessionStatus
+    from .session import Session
+    from .storage import MemorySessionStorage, SQLiteSessionStorage, open_storage
+
+__all__ = [
+    "ConfigError",
+    "ConflictError",
+    "ConversationMessage",
+    "InvalidArgumentError",
+    "InvalidCursorError",
+    "Invocation",
+    "InvocationConflictError",
+    "InvocationRecordedError",
+    "InvocationRunningError",
+    "LimitError",
+    "MemorySessionStorage",
+    "MessageConflictError",
+    "SQLiteSessionStorage",
+    "SchemaChangedError",
+    "Session",
+    "SessionEndedError",
+    "SessionExistsError",
+    "SessionManager",
+    "SessionMetadata",
+    "SessionNotFoundError",
+    "SessionStatus",
+    "SessionsError",
+    "StorageBusyError",
+    "StorageClosedError",
+    "StorageError",
+    "UnknownToolError",
+    "get_session_manager",
+    "open_storage",
+    "set_session_manager",
+]
 
 _HOMES = {
+    "ConversationMessage": "models",
+    "Invocation": "models",
     "MemorySessionStorage": "storage",
     "SQLiteSessionStorage": "storage",
+    "Session": "session",
+    "SessionManager": "manager",
+    "SessionMetadata": "models",
+    "SessionStatus": "models",
+    "get_session_manager": "default",
     "open_storage": "storage",
+    "set_session_manager": "default",
 }
-__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    return getattr(import_module("." + _HOMES.get(name, "errors"), __name__), name)
 
 
 def __dir__() -> list[str]:

@@ -93,7 +93,7 @@ class FileLock:
     def _try_sqlite(self) -> bool:
         connection = apsw.Connection(str(self.path))
         try:
-            connection.execute("BEGIN EXCLUSIVE")
+            connection.execute("BEGIN EXCLUSIVE")  # pyright: ignore[reportUnknownMemberType]
         except apsw.BusyError:
             connection.close()
             return False

@@ -201,13 +201,15 @@ class Invocation(Frozen):
     scope: Literal["session", "user"] | None = None
     """Within what the caller's id is unique; None for an id made here."""
     fills: dict[str, str] | None = None
-    """Fields of `result` that only the commit knows: name -> number ("seq.0", "revision", "removed"), "*" -> "head"."""
+    """Fields of `result` that only the commit knows: name -> number ("seq.0", "revision", …), "*" -> "head"."""
+    cut: bool = False
+    """`result` is a preview: it was too long to keep, so the call cannot be replayed."""
     owner: str | None = None
     """The live process of a running call."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form for readers, absent fields and our own bookkeeping left out."""
-        return self.model_dump(mode="json", exclude_none=True, exclude={"digest", "scope", "fills", "owner"})
+        return self.model_dump(mode="json", exclude_none=True, exclude={"digest", "scope", "fills", "owner", "cut"})
 
 
 class NewMessage(Frozen):
@@ -332,6 +334,9 @@ class InvocationQuery(Frozen):
     as_user: str | None = None
     session_id: str | None = None
     invocation_id: str | None = None
+    scope: Literal["session", "user"] | None = None
+    """Only ids that callers chose: in that session, or (`user_id`, None is nobody) in calls that make sessions."""
+    user_id: str | None = None
     tool: str | None = None
     status: InvocationStatus | None = None
     kind: Literal["session", "work"] | None = None

@@ -245,11 +245,13 @@ class Committed:
             self._metadata = metadata_of(self._head)
         return self._metadata
 
-    def numbers(self, fills: Mapping[str, str]) -> dict[str, Any]:
-        """What each of the paths in `fills` stands for: to be kept beside the record."""
-        return {path: self._number(path) for path in fills.values()}
+    def numbers(self, record: Invocation) -> dict[str, Any] | None:
+        """The numbers that a record leaves open, to be kept beside it; None where it leaves none."""
+        paths = {*(record.fills or {}).values(), *(_number_in(ref) for ref in (record.refs or {}).values())}
+        return {path: self.number(path) for path in sorted(paths)} or None
 
-    def _number(self, path: str) -> Any:
+    def number(self, path: str) -> Any:
+        """One of them: `revision`, `removed`, `note`, `head`, `seq.N`."""
         if path == "revision":
             return self.revision
         if path == "removed":
@@ -266,7 +268,7 @@ def metadata_of(head: Head) -> SessionMetadata:
     return SessionMetadata.model_validate({name: head[name] for name in SessionMetadata.model_fields})
 
 
-def join(result: Any, fills: Mapping[str, str] | None, numbers: Mapping[str, Any]) -> Any:
+def join(result: Any, fills: Mapping[str, str] | None, number: Callable[[str], Any]) -> Any:
     """The result of a call: what it staged, with the numbers of its commit filled in.
 
     The caller's answer and the record both come from here, so they are the same.
@@ -275,8 +277,28 @@ def join(result: Any, fills: Mapping[str, str] | None, numbers: Mapping[str, Any
         return result
     joined: dict[str, Any] = {}
     for name, path in fills.items():
+        value = number(path)
         if name == "*":
-            joined.update(numbers[path])
-        elif numbers[path] is not None:
-            joined[name] = numbers[path]
-    return {**joined, **(result or {})}
+            joined.update(value)
+        elif value is not None:
+            joined[name] = value
+    joined.update(result or {})
+    return joined
+
+
+def joined(record: Invocation, session_id: str | None, revision: int | None, numbers: Mapping[str, Any]) -> Invocation:
+    """The record as readers see it, from what was staged and the numbers kept beside it."""
+    seen: dict[str, Any] = {"session_id": session_id, "revision": revision}
+    if record.fills:
+        seen["result"] = join(record.result, record.fills, numbers.__getitem__)
+    if record.refs:
+        seen["refs"] = {
+            where: ref[: ref.rindex(_number_in(ref))] + str(numbers[_number_in(ref)])
+            for where, ref in record.refs.items()
+        }
+    return record.model_copy(update=seen)
+
+
+def _number_in(ref: str) -> str:
+    """The number at the end of `message:seq.0` or `data:KEY@revision`."""
+    return ref.rpartition("@")[2] if ref.startswith("data:") else ref.partition(":")[2]

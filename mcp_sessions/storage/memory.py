@@ -46,7 +46,7 @@ from ..models import (
 from ..session import new_id
 from .base import SessionStorage
 from .cursors import bound, pack, unpack
-from .heads import Committed, Effect, admit, apply, check, join, metadata_of, nanos, unpriced
+from .heads import Committed, Effect, admit, apply, check, joined, metadata_of, nanos, unpriced
 from .restoring import checked
 from .times import EPOCH, micros
 from .words import fold, snippet, words
@@ -238,8 +238,8 @@ class MemorySessionStorage(SessionStorage):
             self._touch(stored, undo)
         committed = Committed(session_id, stored.head, effect, note)
         for _, record in effect.records:
-            result = join(record.result, record.fills, committed.numbers(record.fills or {}))
-            self._record(stored, record.model_copy(update={"result": result, "revision": committed.revision}), undo)
+            numbers = committed.numbers(record) or {}
+            self._record(stored, joined(record, session_id, new_fields.get("revision"), numbers), undo)
         for other_id, other in change.also:
             self._commit(self._get(other_id, other.as_user), other, undo)
         return committed
@@ -521,6 +521,8 @@ class MemorySessionStorage(SessionStorage):
                 and (query.as_user is None or owner == query.as_user)
                 and (query.session_id is None or _id_of(one.session) == query.session_id)
                 and (query.invocation_id is None or record.invocation_id == query.invocation_id)
+                and (query.scope is None or record.scope is not None)
+                and (query.scope != "user" or (record.scope, record.user_id) == ("user", query.user_id))
                 and (query.tool is None or record.tool_name == query.tool)
                 and (query.status is None or record.status is query.status)
                 and (query.kind is None or record.kind == query.kind)

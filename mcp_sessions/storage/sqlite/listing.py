@@ -135,6 +135,10 @@ def records_page(query: InvocationQuery, after: int | None) -> Clause:
         clauses.append((f"{owner} = ?", [query.as_user]))
     if query.session_id is not None:
         clauses.append(("r.sid = (SELECT sid FROM sessions WHERE session_id = ?)", [query.session_id]))
+    if query.scope == "session":
+        clauses.append(("r.scope IS NOT NULL", []))
+    elif query.scope == "user":
+        clauses.append(("r.scope = 'user' AND ifnull(r.user_id, '') = ifnull(?, '')", [query.user_id]))
     for name, value in (
         ("invocation_id", query.invocation_id),
         ("tool_name", query.tool),
@@ -150,11 +154,8 @@ def records_page(query: InvocationQuery, after: int | None) -> Clause:
     if after is not None:
         clauses.append((f"r.id {'>' if query.reverse else '<'} ?", [after]))
     text, values = where(clauses)
-    return (
-        "SELECT r.id, s.session_id, r.revision, r.numbers, r.body FROM records r LEFT JOIN sessions s USING (sid) "
-        f"{text} ORDER BY r.id {'ASC' if query.reverse else 'DESC'} LIMIT {query.limit + 1}",
-        values,
-    )
+    sql = "SELECT r.id, s.session_id, r.revision, r.numbers, r.body FROM records r LEFT JOIN sessions s USING (sid)"
+    return f"{sql} {text} ORDER BY r.id {'ASC' if query.reverse else 'DESC'} LIMIT {query.limit + 1}", values
 
 
 def hits_page(query: Query, match: str, after: int | None) -> Clause:
@@ -164,12 +165,11 @@ def hits_page(query: Query, match: str, after: int | None) -> Clause:
         clauses.append((f"f.rowid {'>' if query.reverse else '<'} ?", [after]))
     clauses += [*filters(query), *status_filter(query), *tag_filters(query)]
     text, values = where(clauses)
-    return (
+    sql = (
         "SELECT f.rowid, s.session_id, s.purpose, m.seq, m.role, m.content, m.timestamp "
-        "FROM search f CROSS JOIN messages m ON m.id = f.rowid CROSS JOIN sessions s ON s.sid = m.sid "
-        f"{text} ORDER BY f.rowid {'ASC' if query.reverse else 'DESC'} LIMIT {query.limit + 1}",
-        values,
+        "FROM search f CROSS JOIN messages m ON m.id = f.rowid CROSS JOIN sessions s ON s.sid = m.sid"
     )
+    return f"{sql} {text} ORDER BY f.rowid {'ASC' if query.reverse else 'DESC'} LIMIT {query.limit + 1}", values
 
 
 _SUMS = """count(DISTINCT s.sid), {messages}, {invocations}, {failed}, {duration}, {usage},
@@ -196,7 +196,7 @@ def totals(query: Query, group_by: str | None) -> Clause:
             messages="NULL",
             invocations="sum(r.kind = 'work')",
             failed="sum(r.kind = 'work' AND r.status <> 'ok')",
-            duration="sum(CASE WHEN r.kind = 'work' THEN CAST(round(ifnull(r.duration_ms, 0) * 1000) AS INT) ELSE 0 END)",
+            duration="sum(iif(r.kind = 'work', CAST(round(ifnull(r.duration_ms, 0) * 1000) AS INT), 0))",
             usage=_usage("r"),
             cost="r.cost",
             unpriced="r.unpriced",

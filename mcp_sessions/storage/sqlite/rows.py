@@ -7,7 +7,7 @@ from typing import Any
 
 from ..._json import decode, encode
 from ...models import ConversationMessage, Invocation, SessionMetadata, SessionStatus
-from ..heads import NANO, join, nanos
+from ..heads import NANO, joined, nanos
 from ..times import micros, moment
 from ..words import fold
 from .driver import Row
@@ -125,6 +125,4 @@ def message_of(row: Row) -> ConversationMessage:
 def record_of(row: Row) -> Invocation:
     """From (session_id, revision, numbers, body)."""
     session_id, revision, numbers, body = row
-    staged = Invocation.model_validate_json(body)
-    result = join(staged.result, staged.fills, decode(numbers) if numbers else {})
-    return staged.model_copy(update={"session_id": session_id, "revision": revision, "result": result})
+    return joined(Invocation.model_validate_json(body), session_id, revision, decode(numbers) if numbers else {})

@@ -173,8 +173,8 @@ class Writing:
             self._update(db, head, after, new_fields)
         committed = Committed(session_id, after, effect, note)
         for _, record in effect.records:
-            numbers = encode(committed.numbers(record.fills)) if record.fills else None
-            self._add_record(db, sid, record, committed.revision, numbers)
+            numbers = committed.numbers(record) if record.fills or record.refs else None
+            self._add_record(db, sid, record, new_fields.get("revision"), encode(numbers) if numbers else None)
         for other_id, other in change.also:
             self._apply(db, self._head(db, other_id), other)
         return committed

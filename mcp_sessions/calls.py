@@ -1,0 +1,399 @@
+"""Call: one tool call and its record, committed together.
+
+A call stages what it wants changed. When it ends well, changes and record are one commit; when it fails, the
+changes are dropped and the record says why. With the caller's own invocation id, a retry gets the recorded result.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
+
+from ._json import check_json, encode
+from .drafts import Draft, checked_id
+from .errors import (
+    InvalidArgumentError,
+    InvocationConflictError,
+    InvocationRecordedError,
+    InvocationRunningError,
+    SessionNotFoundError,
+    StorageError,
+)
+from .models import (
+    Change,
+    Failure,
+    Invocation,
+    InvocationQuery,
+    InvocationStatus,
+    SessionMetadata,
+    TokenUsage,
+)
+from .records import REDACTED, digest, preview, record_limit
+from .session import new_id
+from .storage import Committed
+from .storage.heads import Effect, join
+
+if TYPE_CHECKING:
+    from .manager import SessionManager
+
+log = logging.getLogger(__name__)
+POLL_S = 0.05
+
+
+class Number:
+    """A field of the result that only the commit will know."""
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+
+HEAD = Number("head")
+REVISION = Number("revision")
+REMOVED = Number("removed")
+NOTE = Number("note")
+
+
+class Call:
+    """A context manager: stage through `draft`, `create`, `fork` or `delete`, set `result`, and leave.
+
+    Where `replayed` is true on entry, this call was made before with the same id and went well: `result` is what
+    it gave then, there is nothing to do, and nothing that is staged is stored.
+    """
+
+    def __init__(
+        self,
+        manager: SessionManager,
+        tool_name: str,
+        session_id: str | None,
+        arguments: Mapping[str, Any] | None,
+        *,
+        caller: str,
+        invocation_id: str | None,
+        slow: bool,
+        kind: Literal["session", "work"],
+        reads: bool,
+        new_session: bool,
+        as_user: str | None,
+        parent_id: str | None,
+    ) -> None:
+        self.manager = manager
+        self.tool_name = tool_name
+        self.session_id = session_id
+        self.arguments: Mapping[str, Any] = arguments if arguments is not None else {}
+        self.as_user = as_user
+        self.draft = Draft(manager.limits, manager.clock)
+        self.result: Any = None
+        self.count: int | None = None
+        """How many things a read gave: all that its record says of its result."""
+        self.model: str | None = None
+        self.token_usage: TokenUsage | None = None
+        self.cost: float | None = None
+        self.replayed = False
+        self.conditions: dict[str, Any] = {}
+        self.refs: dict[str, str] = {}
+        """Arguments that stand in the same commit, and where: {"content": "message:seq.0"}."""
+        self._given = invocation_id is not None
+        self.invocation_id = checked_id(invocation_id, "invocation_id") if invocation_id else new_id("inv")
+        self._caller = caller
+        self._slow = slow
+        self._kind: Literal["session", "work"] = kind
+        self._reads = reads
+        self._by_user = new_session
+        self._parent_id = parent_id
+        self._digest: str | None = None
+        self._attempt = 1
+        self._owner: str | None = None
+        self._started_at = manager.clock()
+        self._clock_start = time.perf_counter()
+        self._target: tuple[Literal["create", "fork", "delete"], Any] | None = None
+        self.committed: Committed | None = None
+        self.deleted: SessionMetadata | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException as error:
+            self.fail(error)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.fail(error)
+        else:
+            self.finish()
+
+    # staging
+
+    def create(self, metadata: SessionMetadata) -> None:
+        """The call makes this session; what is drafted goes into it."""
+        self._target = ("create", metadata)
+
+    def fork(self, at_seq: int | None, metadata: SessionMetadata) -> None:
+        """The call makes a session out of this one."""
+        self._target = ("fork", (at_seq, metadata))
+
+    def delete(self) -> None:
+        """The call removes the session."""
+        self._target = ("delete", None)
+
+    # living
+
+    def start(self) -> None:
+        """Look whether the call was made before; put a slow one on record as running."""
+        if self._given and not self._reads:
+            try:
+                self._digest = digest(check_json(self.arguments))
+            except ValueError as error:
+                raise InvalidArgumentError(f"The call's arguments: a value {error}.") from None
+            self._take_over(self._recorded())
+            if self.replayed:
+                return
+        if self._slow:
+            self._owner = self.manager.storage.owner()
+            try:
+                self._store(self._record(InvocationStatus.RUNNING))
+            except BaseException:
+                self._owner = None  # it never ran
+                raise
+
+    def finish(self) -> None:
+        """Commit what was staged, with the record, and fill the result. Raises what the commit raises."""
+        if self.replayed:
+            return
+        try:
+            if self._reads:
+                self._finish_read()
+            else:
+                self._finish_write()
+        except BaseException as error:
+            self.fail(error)
+            raise
+
+    def fail(self, error: BaseException) -> None:
+        """Drop what was staged, and put on record that and why. The error itself is the caller's to raise."""
+        if self.replayed:
+            return
+        ours = isinstance(error, Exception)
+        status = InvocationStatus.ERROR if ours else InvocationStatus.CANCELLED
+        if isinstance(error, InvocationConflictError):
+            # The id is another call's, or no longer this one's: so this one stands under an id of its own.
+            self.invocation_id, self._given, self._owner, self._digest = new_id("inv"), False, None, None
+        record = self._record(status, error=Failure(type=type(error).__name__, message=str(error)[:2000]))
+        try:
+            if self._reads and ours:
+                self.manager.reads.add(record)
+            else:
+                self._store(record)
+        except (StorageError, InvocationRecordedError, InvocationConflictError) as failure:
+            log.error("Invocation %s (%s) could not be recorded: %s", self.invocation_id, self.tool_name, failure)
+            error.add_note(f"The call could not be recorded: {failure}")
+
+    def _finish_read(self) -> None:
+        result = {"count": self.count} if self.count is not None else None
+        self.manager.reads.add(self._record(InvocationStatus.OK, result=result))
+
+    def _finish_write(self) -> None:
+        staged, fills = self._split()
+        try:
+            check_json(staged)
+        except ValueError as error:
+            raise InvalidArgumentError(f"The result of {self.tool_name} {error}.") from None
+        while True:
+            record = self._record(InvocationStatus.OK, result=staged, fills=fills, refs=True)
+            try:
+                committed = self._commit(record)
+            except InvocationRecordedError as other:
+                # Two at once: the commit decided, and the other one had it. What was staged here is dropped.
+                self._take_over(other.record)
+                if self.replayed:
+                    return
+                continue
+            break
+        self.committed = committed
+        self.result = join(staged, fills, committed.number)
+        if committed.session_id is not None:
+            self.session_id = committed.session_id
+
+    def _split(self) -> tuple[Any, dict[str, str] | None]:
+        """The result without the numbers it waits for, and where they go."""
+        if isinstance(self.result, Number):
+            return None, {"*": self.result.path}
+        result = self.result
+        if not isinstance(result, dict):
+            return result, None
+        result = cast("dict[str, Any]", result)
+        fills = {name: value.path for name, value in result.items() if isinstance(value, Number)}
+        return {name: value for name, value in result.items() if name not in fills}, fills or None
+
+    def _commit(self, record: Invocation) -> Committed:
+        storage, now = self.manager.storage, self.manager.clock()
+        self.draft.records.append(record)
+        try:
+            change = self.draft.change(now, as_user=self.as_user, **self.conditions)
+        finally:
+            self.draft.records.pop()
+        if self._target is None:
+            if self.session_id is None and not change.alters_state():
+                return storage.commit(None, change)
+            if self.session_id is None:
+                raise InvalidArgumentError(f"{self.tool_name} changes a session, but names none.")
+            return storage.commit(self.session_id, change)
+        act, what = self._target
+        if act == "create":
+            return storage.create(what, change.model_copy(update={"as_user": None, "active": False}))
+        assert self.session_id is not None
+        if act == "fork":
+            return storage.fork(self.session_id, what[0], what[1], change.model_copy(update={"active": False}))
+        self.deleted = storage.delete(self.session_id, change)
+        return Committed(None, None, Effect())
+
+    # the record
+
+    def _recorded(self) -> Invocation | None:
+        """The record of this id, as it stands, within what it is unique."""
+        query = (
+            InvocationQuery(invocation_id=self.invocation_id, scope="user", user_id=self.as_user, limit=1)
+            if self._by_user
+            else InvocationQuery(invocation_id=self.invocation_id, scope="session", session_id=self.session_id, limit=1)
+        )
+        if not self._by_user and self.session_id is None:
+            return None
+        found = self.manager.storage.invocations(query).items
+        return found[0] if found else None
+
+    def _take_over(self, record: Invocation | None) -> None:
+        """Decide by the record of this id: replay it, wait for it, or be its next attempt."""
+        end = time.monotonic() + self.manager.wait_s
+        while record is not None:
+            if (record.tool_name, record.digest) != (self.tool_name, self._digest) or record.user_id != self.as_user:
+                raise InvocationConflictError(
+                    f"Invocation id {self.invocation_id} is taken by another call of {record.tool_name}. "
+                    "Use a new id for a new call; the same id and arguments only to retry the same call.",
+                    invocation_id=self.invocation_id,
+                    session_id=self.session_id,
+                )
+            if record.status is InvocationStatus.RUNNING:
+                if self.manager.storage.alive(record.owner or ""):
+                    if time.monotonic() >= end:
+                        raise InvocationRunningError(self.invocation_id, self.tool_name, self.manager.wait_s)
+                    time.sleep(POLL_S)
+                else:
+                    self.manager.interrupt(record)
+                record = self._recorded()
+                continue
+            if record.status is not InvocationStatus.OK:
+                self._attempt = record.attempt + 1
+                return
+            if record.cut:
+                raise InvalidArgumentError(
+                    f"Invocation {self.invocation_id} went well, but its result was over "
+                    f"{self.manager.limits.replay_bytes:,} bytes and was not kept, so it cannot be given again. "
+                    "Nothing was run. Read what it changed instead, or call with a new id.",
+                    argument="invocation_id",
+                )
+            self.replayed, self.result = True, record.result
+            self.session_id = record.session_id or self.session_id
+            return
+
+    def _record(
+        self,
+        status: InvocationStatus,
+        *,
+        result: Any = None,
+        fills: dict[str, str] | None = None,
+        error: Failure | None = None,
+        refs: bool = False,
+    ) -> Invocation:
+        manager = self.manager
+        limit = record_limit(manager.limits)
+        cut = False
+        if result is not None:
+            if self._given:
+                result = manager.redactor.kept(result, shorten=False)
+                text = encode(result)
+                cut = len(text.encode()) > manager.limits.replay_bytes
+                result = preview(text) if cut else result
+            else:
+                result = manager.redactor.bounded(result, limit)
+        over = status is not InvocationStatus.RUNNING
+        cost, source = (
+            manager.priced(self.model, self.token_usage, self.cost, self._started_at) if over else (None, None)
+        )
+        where: Literal["session", "user"] | None = None
+        if (self._given and not self._reads) or self._slow:
+            where = "user" if self._by_user and self._given else "session"
+        return Invocation(
+            invocation_id=self.invocation_id,
+            session_id=self.session_id,
+            user_id=self.as_user,
+            tool_name=self.tool_name,
+            kind=self._kind,
+            caller=self._caller,
+            status=status,
+            attempt=self._attempt,
+            parent_id=self._parent_id,
+            started_at=self._started_at,
+            duration_ms=round((time.perf_counter() - self._clock_start) * 1000, 3) if over else None,
+            arguments=self._kept_arguments(refs, limit),
+            result=result,
+            error=error,
+            refs=self._kept_refs() if refs else None,
+            model=self.model,
+            token_usage=self.token_usage,
+            cost=cost,
+            cost_source=source,
+            digest=self._digest,
+            scope=where,
+            fills=fills,
+            cut=cut,
+            owner=self._owner,
+        )
+
+    def _kept_refs(self) -> dict[str, str] | None:
+        refs = {
+            f"arguments.{name}": ref
+            for name, ref in self.refs.items()
+            if name in self.arguments and not self._is_secret_key(name)
+        }
+        return refs or None
+
+    def _is_secret_key(self, name: str) -> bool:
+        # A key that is named like a secret: then its value is one.
+        key = self.arguments.get("key")
+        return name == "value" and isinstance(key, str) and self.manager.redactor.is_secret(key)
+
+    def _kept_arguments(self, refs: bool, limit: int) -> Any:
+        """The arguments as the record keeps them; what stands in the same commit is left out, `refs` says where."""
+        try:
+            check_json(self.arguments)
+        except ValueError:
+            return preview(ascii(self.arguments))
+        arguments: dict[str, Any] = {}
+        for name, value in self.arguments.items():
+            if self._is_secret_key(name):
+                arguments[name] = REDACTED
+            elif not (refs and name in self.refs):
+                arguments[name] = value
+        return self.manager.redactor.bounded(arguments, limit)
+
+    def _store(self, record: Invocation) -> None:
+        """Commit a record alone: in the session named, if it exists and is the caller's."""
+        change = Change(at=self.manager.clock(), records=(record,), as_user=self.as_user)
+        storage = self.manager.storage
+        if self.session_id is not None:
+            try:
+                storage.commit(self.session_id, change)
+            except SessionNotFoundError:
+                if record.owner is not None and record.status is InvocationStatus.RUNNING:
+                    raise
+            else:
+                return
+        storage.commit(None, change.model_copy(update={"as_user": None}))

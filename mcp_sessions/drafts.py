@@ -1,0 +1,209 @@
+"""Draft: a change in the making, every part of it checked against the limits as it is put in."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from ._json import check_json, check_text, encode
+from .errors import InvalidArgumentError, LimitError
+from .models import (
+    ID_PATTERN,
+    Alter,
+    Change,
+    ConversationMessage,
+    Invocation,
+    Limits,
+    NewMessage,
+    SessionStatus,
+)
+from .session import Clock, new_id
+
+_ID = re.compile(ID_PATTERN.removesuffix("$") + r"\Z")
+ROLES = {"human": "user", "ai": "assistant", "developer": "system"}
+_KNOWN_ROLES = ("system", "user", "assistant", "tool")
+
+
+def checked_id(some_id: Any, argument: str, max_chars: int = 128) -> str:
+    """An id. Raises InvalidArgumentError for anything else, LimitError."""
+    if isinstance(some_id, str) and _ID.match(some_id) and len(some_id) > max_chars:
+        raise LimitError(argument, len(some_id), max_chars, "characters", argument=argument)
+    if not isinstance(some_id, str) or not _ID.match(some_id):
+        shown = f"'{some_id[:60]}…'" if isinstance(some_id, str) and len(some_id) > 60 else repr(some_id)
+        raise InvalidArgumentError(
+            f"{argument} {shown} is not an id: 1 to 128 letters, digits, '.', '_' or '-', beginning with a letter "
+            "or digit.",
+            argument=argument,
+        )
+    return some_id
+
+
+def checked_text(text: Any, argument: str, max_bytes: int) -> str:
+    """A text of at most so many bytes. Raises InvalidArgumentError, LimitError."""
+    if not isinstance(text, str):
+        raise InvalidArgumentError(f"{argument} is {type(text).__name__}, not text.", argument=argument)
+    try:
+        check_text(text)
+    except ValueError as error:
+        raise InvalidArgumentError(f"{argument} {error}.", argument=argument) from None
+    if len(text) * 4 > max_bytes and (size := len(text.encode())) > max_bytes:
+        raise LimitError(argument, size, max_bytes, "bytes", argument=argument)
+    return text
+
+
+def checked_json(value: Any, argument: str, max_bytes: int) -> Any:
+    """A JSON value of at most so many bytes of JSON. Raises InvalidArgumentError, LimitError."""
+    try:
+        check_json(value)
+    except ValueError as error:
+        raise InvalidArgumentError(f"{argument} {error}.", argument=argument) from None
+    size = len(value) * 6 if isinstance(value, str) else max_bytes + 1
+    if size > max_bytes and (size := len(encode(value).encode())) > max_bytes:
+        raise LimitError(argument, size, max_bytes, "bytes of JSON", argument=argument)
+    return value
+
+
+def checked_key(key: Any, limits: Limits) -> str:
+    """A key. Raises InvalidArgumentError, LimitError."""
+    checked_text(key, "key", limits.key_chars * 4)
+    if not key:
+        raise InvalidArgumentError("key is empty. Name the key.", argument="key")
+    if len(key) > limits.key_chars:
+        raise LimitError("key", len(key), limits.key_chars, "characters", argument="key")
+    return key
+
+
+def checked_tags(tags: Iterable[Any], limits: Limits, argument: str = "tags") -> list[str]:
+    """Tags, each once, in order. Raises InvalidArgumentError, LimitError."""
+    if isinstance(tags, str):
+        raise InvalidArgumentError(f"{argument} is text, not a list of texts.", argument=argument)
+    unique = list(dict.fromkeys(tags))
+    for tag in unique:
+        checked_text(tag, argument, limits.tag_chars * 4)
+        if not tag.strip():
+            raise InvalidArgumentError(f"{argument} has an empty tag. Leave it out.", argument=argument)
+        if len(tag) > limits.tag_chars:
+            raise LimitError(f"the tag '{tag[:20]}…'", len(tag), limits.tag_chars, "characters", argument=argument)
+    if len(unique) > limits.tags:
+        raise LimitError(argument, len(unique), limits.tags, "tags", argument=argument)
+    return unique
+
+
+def checked_role(role: Any) -> str:
+    """A role; `human`, `ai` and `developer` are other words for three of them. Raises InvalidArgumentError."""
+    known = ROLES.get(role, role) if isinstance(role, str) else role
+    if known not in _KNOWN_ROLES:
+        close = difflib.get_close_matches(str(role), [*_KNOWN_ROLES, *ROLES], 1)
+        hint = f" Did you mean '{ROLES.get(close[0], close[0])}'?" if close else ""
+        raise InvalidArgumentError(
+            f"role {str(role)[:60]!r} is not one of {', '.join(_KNOWN_ROLES)}.{hint}", argument="role"
+        )
+    return cast("str", known)
+
+
+def invalid(error: ValidationError, prefix: str = "") -> InvalidArgumentError:
+    """What pydantic found, in words: where, and what is wrong there."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the value"
+    message = first["msg"].removeprefix("Value error, ")
+    return InvalidArgumentError(f"{prefix}{where}: {message}.", argument=str(first["loc"][0]) if first["loc"] else None)
+
+
+class Draft:
+    """What is to be committed to one session. Nothing happens to it until `change()` is handed to the store."""
+
+    def __init__(self, limits: Limits, clock: Clock) -> None:
+        self.limits = limits
+        self._clock = clock
+        self.messages: list[NewMessage] = []
+        self.set: dict[str, Any] = {}
+        self.remove: list[str] = []
+        self.remove_all = False
+        self.retract: list[tuple[int, int]] = []
+        self.expected_versions: dict[str, int] = {}
+        self.records: list[Invocation] = []
+        self._alter: dict[str, Any] = {}
+
+    def add_message(
+        self, role: str, content: str, *, message_id: str | None = None, **more: Any
+    ) -> ConversationMessage:
+        """Append a message; `more` are further fields of ConversationMessage."""
+        limits = self.limits
+        payload = more.get("payload")
+        if payload is not None:
+            if not isinstance(payload, Mapping):
+                raise InvalidArgumentError("payload is not an object of native forms.", argument="payload")
+            checked_json(payload, "payload", limits.payload_bytes)
+        if more.get("tool_calls") is not None:
+            checked_json(more["tool_calls"], "tool_calls", limits.message_bytes)
+        for name in ("tool_name", "model", "tool_call_id"):
+            if more.get(name) is not None:
+                checked_text(more[name], name, limits.key_chars * 4)
+        if more.get("invocation_id") is not None:
+            checked_id(more["invocation_id"], "invocation_id")
+        given = message_id is not None
+        try:
+            message = ConversationMessage(
+                message_id=checked_id(message_id, "message_id", limits.id_chars) if given else new_id("msg"),
+                role=checked_role(role),  # type: ignore[arg-type]
+                content=checked_text(content, "content", limits.message_bytes),
+                timestamp=more.pop("timestamp", None) or self._clock(),
+                **more,
+            )
+        except ValidationError as error:
+            raise invalid(error) from None
+        self.messages.append(NewMessage(message=message, given=given))
+        return message
+
+    def set_value(self, key: str, value: Any, expected_version: int | None = None) -> None:
+        """Set a key to a JSON value, on condition that it still has that version (0: does not exist)."""
+        checked_key(key, self.limits)
+        self.set[key] = checked_json(value, "value", self.limits.value_bytes)
+        if expected_version is not None:
+            if expected_version < 0:
+                raise InvalidArgumentError("expected_version is below 0.", argument="expected_version")
+            self.expected_versions[key] = expected_version
+
+    def unset(self, keys: Sequence[str], *, everything: bool = False) -> None:
+        """Remove keys; with `everything` all but the internal ones."""
+        self.remove += [checked_key(key, self.limits) for key in keys]
+        self.remove_all = self.remove_all or everything
+
+    def alter(self, **fields: Any) -> None:
+        """Alter metadata: the fields of Alter, those that are None left alone."""
+        limits = self.limits
+        for name, value in fields.items():
+            if value is None:
+                continue
+            if name in ("purpose", "summary"):
+                checked_text(value, name, limits.metadata_bytes)
+            elif name in ("tags", "add_tags", "remove_tags"):
+                value = tuple(checked_tags(value, limits, name))  # noqa: PLW2901
+            elif name == "metadata":
+                if not isinstance(value, Mapping):
+                    raise InvalidArgumentError("metadata is not an object.", argument="metadata")
+                checked_json(value, "metadata", limits.metadata_bytes)
+            self._alter[name] = value
+
+    def change(self, at: datetime, *, as_user: str | None = None, **conditions: Any) -> Change:
+        """The change, on the conditions of Change; by default that the session has not ended."""
+        alter = Alter(**self._alter) if self._alter else None
+        change = Change(
+            at=at,
+            messages=tuple(self.messages),
+            retract=tuple(self.retract),
+            set=self.set,
+            remove=tuple(self.remove),
+            remove_all=self.remove_all,
+            alter=alter,
+            records=tuple(self.records),
+            as_user=as_user,
+            expected_versions=self.expected_versions,
+        )
+        reopens = alter is not None and alter.status is SessionStatus.ACTIVE
+        return change.model_copy(update={"active": change.alters_state() and not reopens, **conditions})

@@ -1,0 +1,85 @@
+"""What a record keeps of a call: enough to see what happened, nothing twice, no secrets, of bounded size."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any, cast
+
+from ._json import canonical, encode
+from .models import Limits
+
+REDACTED = "[redacted]"
+SECRET_WORDS = ("password", "passwd", "secret", "token", "apikey", "api_key", "authorization")
+LONG = 2048
+"""Bytes from which a string is kept as a preview only."""
+PREVIEW_CHARS = 200
+_PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+
+
+class Redactor:
+    """Knows by its name whether a value is a secret: `access_token` is one, `input_tokens` is not."""
+
+    def __init__(self, secret_words: Iterable[str] = SECRET_WORDS) -> None:
+        self._secrets = [_parts(word) for word in secret_words if _parts(word)]
+        self.is_secret = lru_cache(maxsize=4096)(self._is_secret)
+
+    def _is_secret(self, name: str) -> bool:
+        parts = _parts(name)
+        return any(
+            parts[start : start + len(secret)] == secret
+            for secret in self._secrets
+            for start in range(len(parts) - len(secret) + 1)
+        )
+
+    def kept(self, value: Any, *, shorten: bool = True) -> Any:
+        """A value as a record holds it: secrets blanked and, with `shorten`, long strings as previews."""
+        if isinstance(value, str):
+            return preview(value) if shorten and is_long(value) else value
+        if isinstance(value, Mapping):
+            members = cast("Mapping[str, Any]", value)
+            return {
+                name: REDACTED if member is not None and self.is_secret(name) else self.kept(member, shorten=shorten)
+                for name, member in members.items()
+            }
+        if isinstance(value, (list, tuple)):
+            return [self.kept(item, shorten=shorten) for item in cast("Iterable[Any]", value)]
+        return value
+
+    def bounded(self, value: Any, max_bytes: int) -> Any:
+        """`kept`, or a preview of its JSON where that is still too long."""
+        kept = self.kept(value)
+        if kept is None or isinstance(kept, (bool, int, float)):
+            return kept
+        text = encode(kept)
+        return preview(text) if len(text) * 4 > max_bytes and len(text.encode()) > max_bytes else kept
+
+
+def preview(text: str) -> dict[str, Any]:
+    """How a long string is kept: its beginning, its length in characters, and a digest of the whole."""
+    return {
+        "preview": text[:PREVIEW_CHARS],
+        "chars": len(text),
+        "sha256": hashlib.sha256(text.encode()).hexdigest(),
+    }
+
+
+def digest(arguments: Mapping[str, Any]) -> str:
+    """What says whether two calls have the same arguments."""
+    return hashlib.sha256(canonical(arguments).encode()).hexdigest()
+
+
+def is_long(text: str) -> bool:
+    """Whether a string is so long that a record keeps only a preview."""
+    return len(text) * 4 > LONG and len(text.encode()) > LONG
+
+
+def _parts(name: str) -> list[str]:
+    return [part.lower() for part in _PARTS.findall(name)]
+
+
+def record_limit(limits: Limits) -> int:
+    """How much of it arguments and result may take each: a record's other fields are small."""
+    return limits.record_bytes // 2
