@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
@@ -93,13 +93,17 @@ class Call:
         self.model: str | None = None
         self.token_usage: TokenUsage | None = None
         self.cost: float | None = None
+        self.room: int | None = None
+        """How many characters of JSON the result may take; None for programs, which get everything."""
+        self.already: Callable[[Invocation], Any] | None = None
+        """The result where a record drafted here, of a call made elsewhere, is on record already."""
         self.replayed = False
         self.conditions: dict[str, Any] = {}
         self.refs: dict[str, str] = {}
         """Arguments that stand in the same commit, and where: {"content": "message:seq.0"}."""
         self._given = invocation_id is not None
         self.invocation_id = checked_id(invocation_id, "invocation_id") if invocation_id else new_id("inv")
-        self._caller = caller
+        self.caller = caller
         self._slow = slow
         self._kind: Literal["session", "work"] = kind
         self._reads = reads
@@ -211,6 +215,10 @@ class Call:
             try:
                 committed = self._commit(record)
             except InvocationRecordedError as other:
+                if self.already is not None and other.record.invocation_id != self.invocation_id:
+                    self.draft.records.clear()
+                    staged, fills = self.already(other.record), None
+                    continue
                 # Two at once: the commit decided, and the other one had it. What was staged here is dropped.
                 self._take_over(other.record)
                 if self.replayed:
@@ -336,7 +344,7 @@ class Call:
             user_id=self.as_user,
             tool_name=self.tool_name,
             kind=self._kind,
-            caller=self._caller,
+            caller=self.caller,
             status=status,
             attempt=self._attempt,
             parent_id=self._parent_id,

@@ -316,6 +316,8 @@ class Query(Frozen):
     match: Literal["any", "all"] = "any"
     text: str = ""
     """Words, each of which must stand in the id, the purpose or a tag; case and accents folded."""
+    purpose: str | None = None
+    """The whole purpose, to the letter."""
     tool: str | None = None
     created_after: Utc | None = None
     created_before: Utc | None = None

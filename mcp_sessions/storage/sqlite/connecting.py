@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Literal, TypeVar, cast
 
 import apsw
 
-from ..._os import FileLock, sync_pragmas
+from ..._os import FileLock, make_directory, sync_pragmas
 from ...errors import SchemaChangedError, StorageBusyError, StorageError
 from .driver import Db
 
 APPLICATION_ID = 0x4D435053  # "MCPS"
-WAIT_S = 30.0
 MIGRATIONS = ("schema.sql",)
 VERSION = len(MIGRATIONS)
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class File:
+    """The file, and how it is to be used."""
+
+    path: Path
+    durability: Literal["full", "process"] = "full"
+    busy_timeout_s: float = 30.0
+
+    def busy(self, holder: str) -> StorageBusyError:
+        """The error of one who waited in vain."""
+        return StorageBusyError(str(self.path), self.busy_timeout_s, holder)
+
+
 def _sql(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return resources.files(__name__.rpartition(".")[0]).joinpath(name).read_text(encoding="utf-8")
 
 
 def statements() -> dict[str, str]:
@@ -35,77 +49,95 @@ def statements() -> dict[str, str]:
 
 
 @contextmanager
-def translated(path: Path) -> Generator[None]:
-    """Turn whatever the driver raises into a StorageError that says what to do."""
+def translated(file: File) -> Generator[None]:
+    """Turn whatever the driver or the system raises into a StorageError that says what to do."""
     try:
         yield
-    except apsw.Error as error:
-        raise as_ours(path, error) from error
+    except (apsw.Error, OSError) as error:
+        raise as_ours(file, error) from error
 
 
-def as_ours(path: Path, error: Exception) -> StorageError:
-    """The StorageError for a driver's error, which becomes its cause."""
-    ours = _described(path, error)
+def as_ours(file: File, error: Exception) -> StorageError:
+    """The StorageError for an error of the driver or the system, which becomes its cause."""
+    ours = _described(file, error)
     ours.__cause__ = error
     return ours
 
 
-def _described(path: Path, error: Exception) -> StorageError:
-    if isinstance(error, apsw.FullError):
+def _described(file: File, error: Exception) -> StorageError:
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or isinstance(error, apsw.FullError):
         fact = "the disk is full. Nothing of this call was written. Make room, then retry"
     elif isinstance(error, apsw.NotADBError):
         fact = "it is not a SQLite file. Choose another path"
     elif isinstance(error, apsw.CorruptError):
         fact = "it is damaged. Keep a copy, then run: mcp-sessions doctor"
-    elif isinstance(error, (apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError)):
+    elif isinstance(error, (apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError, OSError)):
         fact = "it cannot be opened for writing. Check the folder, its permissions and the disk"
-    elif isinstance(error, apsw.BusyError):
-        return StorageBusyError(str(path), WAIT_S, "another process")
+    elif isinstance(error, (apsw.BusyError, apsw.ProtocolError)):
+        return file.busy("another process")
     elif isinstance(error, apsw.IOError):
         fact = "the disk refused. Nothing of this call was written. Check the disk and its free space, then retry"
     else:
         fact = "SQLite refused"
-    return StorageError(f"{path}: {fact} ({type(error).__name__}: {error}).")
+    return StorageError(f"{file.path}: {fact} ({type(error).__name__}: {error}).")
 
 
-def connect(path: Path, *, writable: bool, durability: str) -> Db:
-    """A connection as all of ours are: WAL, no mmap, and no checkpoint on close, which would happen ungated."""
-    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE if writable else apsw.SQLITE_OPEN_READONLY
-    opened = apsw.Connection(str(path), flags=flags, statementcachesize=200)
-    opened.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+def read_only(file: File) -> Db:
+    """A connection that reads."""
+    return _connect(file, apsw.SQLITE_OPEN_READONLY, ["PRAGMA query_only=ON"])
+
+
+def writable(file: File, *, create: bool = False) -> Db:
+    """A connection that writes; with `create` it makes the file where there is none."""
+    return _connect(
+        file,
+        apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0),
+        [
+            "PRAGMA secure_delete=ON",
+            f"PRAGMA synchronous={'FULL' if file.durability == 'full' else 'NORMAL'}",
+            "PRAGMA wal_autocheckpoint=1000",
+            "PRAGMA journal_size_limit=67108864",
+            *sync_pragmas(),
+        ],
+    )
+
+
+def _connect(file: File, flags: int, pragmas: list[str]) -> Db:
+    opened = apsw.Connection(str(file.path), flags=flags, statementcachesize=200)
     connection = cast("Db", opened)
-    connection.set_busy_timeout(int(WAIT_S * 1000))
-    connection.execute("PRAGMA mmap_size=0")
-    connection.execute("PRAGMA temp_store=MEMORY")
-    if writable:
-        connection.execute("PRAGMA secure_delete=ON")
-        connection.execute(f"PRAGMA synchronous={'FULL' if durability == 'full' else 'NORMAL'}")
-        connection.execute("PRAGMA wal_autocheckpoint=1000")
-        connection.execute("PRAGMA journal_size_limit=67108864")
-        for pragma in sync_pragmas():
+    try:
+        # A checkpoint on close would happen ungated.
+        opened.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        connection.set_busy_timeout(int(file.busy_timeout_s * 1000))
+        for pragma in ("PRAGMA mmap_size=0", "PRAGMA temp_store=MEMORY", *pragmas):
             connection.execute(pragma)
-    else:
-        connection.execute("PRAGMA query_only=ON")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
-def prepare(path: Path, gate: FileLock, durability: str) -> Db:
+def prepare(file: File, gate: FileLock) -> Db:
     """The writer's connection to a file that is ours and of our version, made or brought up to date as needed."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fresh = not path.exists()
-    connection = _patient(lambda: connect(path, writable=True, durability=durability))
+    path = file.path
+    make_directory(path.parent)
+    if not path.exists():
+        _make(file, gate)
+    log = path.with_name(path.name + "-wal")
+    logged = log.exists()
+    connection = _patient(file, lambda: writable(file, create=True))
     try:
-        if fresh:
-            os.chmod(path, 0o600)
-        if _version(connection, path) < VERSION or _journal(connection) != "wal":
-            if not gate.acquire(WAIT_S):
-                raise StorageBusyError(str(path), WAIT_S, "another process that opens it")
-            try:
-                _patient(lambda: connection.execute("PRAGMA journal_mode=WAL").fetchall())
+        if _patient(file, lambda: _version(connection, path)) < VERSION or _journal(connection) != "wal":
+            with _gated(file, gate):
+                _patient(file, lambda: connection.execute("PRAGMA journal_mode=WAL").fetchall())
                 _migrate(connection, path)
-            finally:
-                gate.release()
+        if connection.readonly("main"):
+            raise StorageError(f"{path} is read-only. Make it writable, or choose another path.")
     except BaseException:
+        if not logged:
+            # What SQLite laid beside a file that is not ours goes again.
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
         connection.close()
         raise
     return connection
@@ -119,6 +151,24 @@ def check_version(connection: Db, path: Path) -> None:
             f"{path} was changed to store version {version} while this process, which knows version {VERSION}, "
             "had it open. Restart this process with the current mcp-sessions."
         )
+
+
+def _make(file: File, gate: FileLock) -> None:
+    # Not by SQLite, so that nobody else may open it, not even for a moment; its log takes over the same mode.
+    # Who finds it empty waits at the gate before writing, so closing this descriptor breaks no lock of SQLite's.
+    with _gated(file, gate):
+        with suppress(FileExistsError):
+            os.close(os.open(file.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+
+
+@contextmanager
+def _gated(file: File, gate: FileLock) -> Generator[None]:
+    if not gate.acquire(file.busy_timeout_s):
+        raise file.busy("another process that opens it")
+    try:
+        yield
+    finally:
+        gate.release()
 
 
 def _version(connection: Db, path: Path) -> int:
@@ -152,9 +202,9 @@ def _migrate(connection: Db, path: Path) -> None:
         raise
 
 
-def _patient(act: Callable[[], T]) -> T:
+def _patient(file: File, act: Callable[[], T]) -> T:
     # Switching to WAL does not wait for other processes, whatever the busy timeout says.
-    end = time.monotonic() + WAIT_S
+    end = time.monotonic() + file.busy_timeout_s
     while True:
         try:
             return act()

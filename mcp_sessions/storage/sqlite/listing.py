@@ -39,6 +39,7 @@ _CLAUSES: list[tuple[str, Callable[[Any], Clause]]] = [
     ("as_user", lambda user: ("s.user_id = ?", [user])),
     ("user_id", lambda user: ("s.user_id = ?", [user])),
     ("ids", lambda ids: (f"s.session_id IN ({marks(ids)})", ids)),
+    ("purpose", lambda purpose: ("s.purpose = ?", [purpose])),
     ("tool", lambda tool: ("EXISTS (SELECT 1 FROM json_each(s.tools_used) WHERE value = ?)", [tool])),
     ("created_after", lambda at: ("s.created_at > ?", [micros(at)])),
     ("created_before", lambda at: ("s.created_at < ?", [micros(at)])),
@@ -97,7 +98,7 @@ def sessions_page(db: Db, query: Query, after: tuple[Any, str] | None) -> Clause
         source = f"(SELECT DISTINCT sid FROM tags WHERE tag IN ({marks(rare)})) t CROSS JOIN sessions s USING (sid)"
         text, values = where([*clauses, *status_filter(query), *tag_filters(query)])
         return f"SELECT {COLUMNS} FROM {source} {text} {order}", [*rare, *values]
-    if query.order != "updated" or query.ids:
+    if query.order != "updated" or query.ids or query.purpose is not None:
         text, values = where([*clauses, *status_filter(query), *tag_filters(query)])
         return f"SELECT {COLUMNS} FROM sessions s {text} {order}", values
     arms: list[str] = []

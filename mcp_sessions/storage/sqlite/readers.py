@@ -3,66 +3,115 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from pathlib import Path
 
-from ...errors import StorageBusyError, StorageClosedError
-from .connecting import WAIT_S, connect, translated
+import apsw
+
+from ...errors import StorageClosedError
+from .connecting import File, read_only, translated
 from .driver import Db
 
 MOST = 8
 
 
 class Readers:
-    """A handful of read-only connections; each is used by one thread at a time."""
+    """A handful of read-only connections; each is used by one thread at a time.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    `check_place` raises where the file is no longer the one that was opened.
+    """
+
+    def __init__(self, file: File, check_place: Callable[[], None]) -> None:
+        self._file = file
+        self._check_place = check_place
         self._free: list[Db] = []
-        self._all: list[Db] = []
+        self._used = 0
         self._lock = threading.Condition()
+        self._pausing = False
         self._closed = False
 
     @contextmanager
     def one(self, *, snapshot: bool = False) -> Generator[Db]:
         """A connection; with `snapshot` all that is read through it is of one moment."""
         connection = self._take()
+        sound = True
         try:
-            with translated(self._path):
-                if not snapshot:
-                    yield connection
-                    return
-                connection.execute("BEGIN")
+            with translated(self._file):
                 try:
+                    if snapshot:
+                        connection.execute("BEGIN")
                     yield connection
+                    if snapshot:
+                        connection.execute("COMMIT")
+                except apsw.Error:
+                    sound = False
+                    raise
                 finally:
-                    connection.execute("COMMIT")
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
         finally:
-            with self._lock:
-                self._free.append(connection)
-                self._lock.notify()
+            self._give_back(connection, sound=sound)
+
+    def pause(self, timeout_s: float) -> bool:
+        """Wait until nobody reads, close all connections, and let nobody begin before `resume`."""
+        if not self._lock.acquire(timeout=timeout_s):
+            return False
+        self._pausing = True
+        if self._lock.wait_for(lambda: not self._used, timeout_s):
+            self._close_free()
+            return True
+        self.resume()
+        return False
+
+    def resume(self) -> None:
+        """Let readers begin again."""
+        self._pausing = False
+        self._lock.notify_all()
+        self._lock.release()
 
     def close(self) -> None:
-        """Wait for readers at work, then close all."""
+        """Close all; those that are still in use, as soon as they no longer are."""
         with self._lock:
             self._closed = True
-            self._lock.wait_for(lambda: len(self._free) == len(self._all), WAIT_S)
-            for connection in self._free:
-                connection.close()
-            self._free, self._all = [], []
+            self._lock.notify_all()
+            self._close_free()
 
     def _take(self) -> Db:
         with self._lock:
+            if not self._lock.wait_for(self._may_begin, self._file.busy_timeout_s):
+                raise self._file.busy(f"{MOST} readers of this process")
             if self._closed:
-                raise StorageClosedError(str(self._path))
-            if not self._free and len(self._all) < MOST:
-                with translated(self._path):
-                    connection = connect(self._path, writable=False, durability="full")
-                self._all.append(connection)
-                return connection
-            if not self._lock.wait_for(lambda: bool(self._free) or self._closed, WAIT_S):
-                raise StorageBusyError(str(self._path), WAIT_S, f"{MOST} readers of this process")
-            if self._closed:
-                raise StorageClosedError(str(self._path))
-            return self._free.pop()
+                raise StorageClosedError(str(self._file.path))
+            connection = self._free.pop() if self._free else self._connect()
+            self._used += 1
+            return connection
+
+    def _may_begin(self) -> bool:
+        return self._closed or (not self._pausing and self._used < MOST)
+
+    def _connect(self) -> Db:
+        with translated(self._file):
+            connection = read_only(self._file)
+        try:
+            self._check_place()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _give_back(self, connection: Db, *, sound: bool) -> None:
+        with self._lock:
+            self._used -= 1
+            if self._closed or not sound:
+                connection.close()
+            else:
+                self._free.append(connection)
+            if self._pausing:
+                self._lock.notify_all()
+            else:
+                self._lock.notify()
+
+    def _close_free(self) -> None:
+        for connection in self._free:
+            connection.close()
+        self._free = []

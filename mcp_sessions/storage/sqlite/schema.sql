@@ -30,6 +30,7 @@ CREATE TABLE sessions (
 ) STRICT;
 CREATE INDEX sessions_by_status ON sessions (status, updated_at);
 CREATE INDEX sessions_by_user ON sessions (user_id, status, updated_at);
+CREATE INDEX sessions_by_purpose ON sessions (purpose) WHERE purpose IS NOT NULL;
 CREATE UNIQUE INDEX sessions_by_position ON sessions (position);
 
 CREATE TABLE tags (tag TEXT NOT NULL, sid INTEGER NOT NULL, PRIMARY KEY (tag, sid)) STRICT, WITHOUT ROWID;

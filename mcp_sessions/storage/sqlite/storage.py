@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from ..._json import decode
-from ..._os import FileLock
-from ...errors import InvalidArgumentError, SessionNotFoundError, StorageClosedError
+from ..._os import FileLock, make_directory, tell_of_forks
+from ...errors import InvalidArgumentError, SessionNotFoundError, StorageClosedError, StorageError
 from ...models import (
     Change,
     ConversationMessage,
@@ -38,12 +38,12 @@ from ..restoring import checked
 from ..times import moment
 from ..words import snippet, words
 from .checking import check
-from .connecting import translated
+from .connecting import File, translated
 from .driver import Db
 from .listing import hits_page, records_page, sessions_page, totals
 from .readers import Readers
 from .rows import HEAD_COLUMNS, message_of, metadata_of_row, record_of
-from .writer import Work, Writer
+from .writer import Chore, Work, Writer
 from .writing import SQL, Writing, user_token, word_token
 
 T = TypeVar("T")
@@ -61,7 +61,6 @@ _ORDER_PLACE = {
 class _Opened:
     """What belongs to one process: none of it survives a fork."""
 
-    pid: int
     writer: Writer
     readers: Readers
     owner_lock: FileLock | None = None
@@ -72,7 +71,9 @@ class SQLiteSessionStorage(SessionStorage):
     """Sessions in a SQLite file, made if there is none.
 
     `durability` "full" syncs each commit to the disk, so it survives a power cut; "process" leaves that to the
-    system, which survives `kill -9`. Raises StorageError where the file cannot be opened or is another program's.
+    system, which survives `kill -9`. Whoever waits longer than `busy_timeout_s` for another process gets
+    StorageBusyError. After a fork, parent and child may both go on with it.
+    Raises StorageError where the file cannot be opened or is another program's.
     """
 
     def __init__(
@@ -80,18 +81,22 @@ class SQLiteSessionStorage(SessionStorage):
         path: str | os.PathLike[str],
         *,
         durability: Literal["full", "process"] = "full",
+        busy_timeout_s: float = 30.0,
         key_versions: int = 50,
         tools_used: int = 256,
     ) -> None:
         if durability not in ("full", "process"):
             raise InvalidArgumentError(f"durability is 'full' or 'process', not {durability!r}.", argument="durability")
-        self.path = Path(os.path.abspath(path))
-        self._durability = durability
+        # Through links, so that every process finds the locks and owners beside the same file.
+        self.path = Path(os.path.realpath(path))
+        self._file = File(self.path, durability, busy_timeout_s)
         self._writing = Writing(key_versions=key_versions, tools_used=tools_used)
         self._lock = threading.Lock()
         self._closed = False
-        self._left_behind: list[_Opened] = []
-        self._opened = self._open()
+        self._quiet = True
+        self._left_behind: list[object] = []
+        self._opened: _Opened | None = self._open()
+        tell_of_forks(self)
 
     # writing
 
@@ -100,7 +105,10 @@ class SQLiteSessionStorage(SessionStorage):
         return self._write(lambda db: self._writing.create(db, metadata, change))
 
     def commit(self, session_id: str | None, change: Change) -> Committed:
-        return self._write(lambda db: self._writing.commit(db, session_id, change))
+        committed = self._write(lambda db: self._writing.commit(db, session_id, change))
+        if change.retract:
+            self._here().writer.truncate_log_later()
+        return committed
 
     def fork(self, session_id: str, at_seq: int | None, metadata: SessionMetadata, change: Change) -> Committed:
         return self._write(lambda db: self._writing.fork(db, session_id, at_seq, metadata, change))
@@ -120,12 +128,11 @@ class SQLiteSessionStorage(SessionStorage):
     def _write(self, work: Work[T]) -> T:
         return self._here().writer.run(work)
 
-    def _idle(self) -> Work[bool] | None:
-        with self._opened.readers.one() as db:
-            if db.execute(SQL["purging"]).fetchone() is not None:
-                return self._writing.purge
-            upto = db.execute(SQL["unindexed_upto"]).fetchone()[0]
-        return None if upto is None else lambda db: self._writing.index(db, upto)
+    def _idle(self, db: Db) -> Chore | None:
+        if db.execute(SQL["purging"]).fetchone() is not None:
+            return self._writing.purge, True
+        upto = db.execute(SQL["unindexed_upto"]).fetchone()[0]
+        return None if upto is None else (lambda db: self._writing.index(db, upto), False)
 
     # reading
 
@@ -238,29 +245,36 @@ class SQLiteSessionStorage(SessionStorage):
 
     def owner(self) -> str:
         here = self._here()
-        with self._lock:
+        with self._lock, translated(self._file):
             if here.owner_lock is None:
-                owner = new_id("own")
-                self._owners.mkdir(mode=0o700, exist_ok=True)
-                lock = FileLock(self._owners / owner)
-                if not lock.try_acquire():
-                    raise StorageClosedError(f"The owner lock {lock.path}")
-                here.owner, here.owner_lock = owner, lock
-            return here.owner
+                here.owner_lock = self._new_owner()
+            return here.owner_lock.path.name
+
+    def _new_owner(self) -> FileLock:
+        # Another process that closes takes the directory away while it is empty, so a file that has just been
+        # made in it may already be gone.
+        while True:
+            lock = FileLock(self._owners / new_id("own"))
+            make_directory(self._owners)
+            with suppress(FileNotFoundError):
+                if lock.try_acquire() and lock.in_place():
+                    return lock
+            lock.close()
 
     def alive(self, owner: str) -> bool:
-        if owner == self._here().owner:
-            return True
-        path = self._owners / Path(owner).name
-        if not path.exists():
+        lock = FileLock(self._owners / Path(owner).name)
+        if not lock.path.exists():
             return False
-        lock = FileLock(path)
         try:
             if not lock.try_acquire():
                 return True
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True  # what cannot be asked is not proven dead
         finally:
             lock.close()
-        path.unlink(missing_ok=True)
+        lock.path.unlink(missing_ok=True)
         return False
 
     @property
@@ -281,31 +295,73 @@ class SQLiteSessionStorage(SessionStorage):
                 return
             self._closed = True
             here = self._opened
-        if here.pid != os.getpid():
+        if here is None:
             return
-        here.readers.close()
-        here.writer.close()
+        with ExitStack() as then:
+            then.callback(self._give_up_owner, here)
+            then.callback(here.writer.close)
+            then.callback(here.readers.close)
+
+    def _give_up_owner(self, here: _Opened) -> None:
         if here.owner_lock is not None:
             here.owner_lock.close()
-            here.owner_lock.path.unlink(missing_ok=True)
-            with suppress(OSError):  # where others are at work it is not empty
+            with suppress(OSError):  # where others are at work the directory is not empty
+                here.owner_lock.path.unlink(missing_ok=True)
                 self._owners.rmdir()
 
     def _open(self) -> _Opened:
-        with translated(self.path):
-            writer = Writer(self.path, self._durability, self._idle)
-        return _Opened(os.getpid(), writer, Readers(self.path))
+        with translated(self._file):
+            writer = Writer(self._file, self._idle)
+        return _Opened(writer, Readers(self._file, writer.check_place))
 
     def _here(self) -> _Opened:
-        if self._closed:
-            raise StorageClosedError(str(self.path))
-        if self._opened.pid != os.getpid():
-            # A forked child opens the file anew. What it inherited stays referenced and untouched: closing it
-            # would act on files and locks that are the parent's.
-            self._left_behind.append(self._opened)
-            self._lock = threading.Lock()
-            self._opened = self._open()
-        return self._opened
+        opened = self._opened
+        if self._closed or opened is None:
+            return self._opened_anew()
+        return opened
+
+    def _opened_anew(self) -> _Opened:
+        with self._lock:
+            if self._closed:
+                raise StorageClosedError(str(self.path))
+            if not self._quiet:
+                raise StorageError(
+                    f"{self.path} was at work when this process was forked from another, so it cannot be used here. "
+                    "Open it in a process that is started afresh."
+                )
+            if self._opened is None:
+                self._opened = self._open()
+            return self._opened
+
+    # SQLite must not be carried into a child: what it knows of its locks would be wrong there, and for new
+    # connections too (sqlite.org/howtocorrupt.html 2.6). So at the moment of a fork there are no connections.
+
+    def before_fork(self) -> None:
+        self._lock.acquire()
+        here = self._opened
+        self._quiet = True
+        if here is not None:
+            self._quiet = here.writer.pause(self._file.busy_timeout_s)
+            if self._quiet and not here.readers.pause(self._file.busy_timeout_s):
+                here.writer.resume()
+                self._quiet = False
+
+    def after_fork(self, *, in_child: bool) -> None:
+        here, quiet = self._opened, self._quiet
+        if here is not None:
+            if quiet:
+                here.readers.resume()
+                here.writer.resume()
+            if in_child:
+                here.writer.disown()
+                if here.owner_lock is not None:
+                    here.owner_lock.close()
+                if not quiet:
+                    self._left_behind.append(here)  # its connections must not even be closed here
+                self._opened = None
+            else:
+                self._quiet = True
+        self._lock.release()
 
 
 def _data(db: Db, sid: int, want: Want) -> dict[str, Value]:

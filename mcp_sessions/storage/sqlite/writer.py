@@ -2,29 +2,33 @@
 
 Callers hand in a piece of work and wait. The thread takes all that is queued, passes the gate between processes
 (a kernel lock, which is fair where SQLite's own waiting starves), and commits it with one sync; each piece has a
-savepoint, so one that fails takes nothing else with it.
+savepoint, so one that fails takes nothing else with it. Whatever happens in the thread, each caller hears of it.
 """
 
 from __future__ import annotations
 
-import os
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import apsw
 
 from ..._os import FileLock, has_kernel_lock, holder_of
-from ...errors import StorageBusyError, StorageClosedError, StorageError
-from .connecting import WAIT_S, as_ours, check_version, connect, prepare
+from ...errors import StorageClosedError, StorageError
+from .connecting import File, as_ours, check_version, prepare, writable
 from .driver import Db
 
 T = TypeVar("T")
 Work = Callable[[Db], T]
+Chore = tuple[Work[bool], bool]
+"""Work for idle moments, which tells whether there is more of it; and whether it removes what must not linger."""
 MAX_BATCH = 256
 IDLE_S = 1.0
+_log = logging.getLogger(__name__)
 
 
 class _Job:
@@ -41,122 +45,218 @@ class _Job:
 
 
 class Writer:
-    """Runs work inside write transactions. `idle` is asked for work when nobody has brought any for a second."""
+    """Runs work inside write transactions. `idle` is asked for a chore when nobody has brought work for a second."""
 
-    def __init__(self, path: Path, durability: str, idle: Callable[[], Work[bool] | None]) -> None:
-        self.path = path
-        self._durability = durability
+    def __init__(self, file: File, idle: Callable[[Db], Chore | None]) -> None:
+        self.path = file.path
+        self._file = file
         self._idle = idle
-        self._gate = FileLock(path.with_name(path.name + "-gate"))
+        self._gate = FileLock(file.path.with_name(file.path.name + "-gate"))
         self._queue: deque[_Job] = deque()
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
+        self._using = threading.Lock()
+        """Held while the connection is at work, so that a fork can wait for it."""
         self._thread: threading.Thread | None = None
+        self._at_gate = False
         self._closing = False
-        self._connection: Db | None = prepare(path, self._gate, durability)
-        self._inode = _inode(path)
+        self._ended = False
         self._restless = True
+        self._lingering = False
+        """What was removed still stands in the log."""
+        self._connection: Db | None = None
+        self._place: tuple[int, int] | None = None
+        try:
+            self._connection = prepare(file, self._gate)
+            self._place = _place(self.path)
+            if idle(self._connection) is not None:
+                self._start()
+        except BaseException:
+            self._let_go()
+            raise
 
     def run(self, work: Work[T]) -> T:
         """Do the work in a transaction; when this returns it is committed and synced.
 
-        Raises what the work raises; StorageError when the disk refuses; StorageBusyError when 30 s passed before
-        it could begin, and then it never will.
+        Raises what the work raises; StorageError when the disk refuses; StorageBusyError when the waiting time
+        passed before it could begin, and then it never will.
         """
         return self._submit(_Job(work))
+
+    def truncate_log(self) -> None:
+        """Move the log into the file now, so that what was deleted stands in neither.
+
+        Where a reader is in the way, it happens when nothing else is to do.
+        """
+        self._submit(_Job(None))
+
+    def truncate_log_later(self) -> None:
+        """The same, when nothing else is to do."""
+        self._lingering = True
+
+    def check_place(self) -> None:
+        """Raise StorageError where the file that is open no longer stands at its path."""
+        place = _place(self.path)
+        if place is None or place != self._place:
+            raise StorageError(
+                f"{self.path} was removed or replaced while it was open, so nothing was written. "
+                "Put it back, or restart this process to begin with the file that is there now."
+            )
+
+    def close(self) -> None:
+        """Finish what is queued, move the log into the file where nobody is in the way, and let go.
+
+        Waits for callers, none of whom waits longer than the waiting time; never for whoever holds the gate.
+        """
+        with self._lock:
+            self._closing = True
+            self._wake.notify_all()
+            if self._thread is not None:
+                self._wake.wait_for(self._may_leave)
+            ended = self._ended
+        if self._thread is None:
+            self._let_go()
+        elif ended:
+            self._thread.join()
+
+    def pause(self, timeout_s: float) -> bool:
+        """Wait until the connection is not at work, close it, and let nothing begin before `resume`."""
+        if not self._using.acquire(timeout=timeout_s):
+            return False
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        return True
+
+    def resume(self) -> None:
+        """Go on, with a new connection."""
+        self._using.release()
+
+    def disown(self) -> None:
+        """In a forked child: let go of what the parent uses, without a trace."""
+        self._gate.close()
+
+    # the caller's side
 
     def _submit(self, job: _Job) -> Any:
         with self._lock:
             if self._closing:
                 raise StorageClosedError(str(self.path))
             if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name="mcp-sessions-writer", daemon=True)
-                self._thread.start()
+                self._start()
             self._queue.append(job)
             self._wake.notify()
-        if not job.done.acquire(timeout=WAIT_S):
-            with self._lock:
-                if job.state == "waiting":
-                    job.state = "given up"
-                    raise StorageBusyError(str(self.path), WAIT_S, holder_of(self._gate.path))
+        try:
+            done = job.done.acquire(timeout=self._file.busy_timeout_s)
+        except BaseException:  # Ctrl-C: what has not begun does not happen behind its back
+            self._give_up(job)
+            raise
+        if not done:
+            if self._give_up(job):
+                raise self._file.busy(holder_of(self._gate.path))
             job.done.acquire()
         if job.error is not None:
             raise job.error
         return job.result
 
-    def close(self) -> None:
-        """Finish what is queued, move the log into the file where nobody is in the way, and let go."""
+    def _give_up(self, job: _Job) -> bool:
         with self._lock:
-            self._closing = True
-            self._wake.notify()
-            thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(WAIT_S)
-            if thread.is_alive():
-                raise StorageBusyError(str(self.path), WAIT_S, holder_of(self._gate.path))
-        if self._connection is not None:
-            # What stays in the log is as durable there; so a gate that is held elsewhere is not waited for.
-            if self._gate.try_acquire():
-                try:
-                    self._checkpoint(self._connection)
-                finally:
-                    self._gate.release()
-            self._connection.close()
-            self._connection = None
-        self._gate.close()
+            if job.state != "waiting":
+                return False
+            job.state = "given up"
+            self._wake.notify_all()
+            return True
 
-    def truncate_log(self) -> None:
-        """Move the log into the file now, so that what was deleted stands in neither; a reader may be in the way."""
-        self._submit(_Job(None))
+    def _may_leave(self) -> bool:
+        return self._ended or (self._at_gate and not any(job.state == "waiting" for job in self._queue))
+
+    # the thread's side
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._serve, name="mcp-sessions-writer", daemon=True)
+        self._thread.start()
 
     def _serve(self) -> None:
         while True:
             with self._lock:
-                while not self._queue and not self._closing:
-                    if self._restless:
-                        if not self._wake.wait(IDLE_S):
-                            break
-                    else:
-                        self._wake.wait()
+                woken = self._wake.wait_for(
+                    lambda: self._queue or self._closing, IDLE_S if self._restless or self._lingering else None
+                )
                 if self._closing and not self._queue:
-                    return
-                idle = not self._queue
-            if idle:
-                work = self._idle()
-                job = _Job(work) if work is not None else None
-                if job is not None:
-                    with self._lock:
-                        self._queue.append(job)
-                    self._batch()
-                self._restless = job is not None and job.error is None and bool(job.result)
-            else:
+                    break
+            if woken:
                 self._restless = True
                 self._batch()
+            else:
+                chore = self._chore()
+                if chore is not None:
+                    self._batch(chore)
+                self._restless = chore is not None and chore.error is None and bool(chore.result)
+        self._let_go()
+        with self._lock:
+            self._ended = True
+            self._wake.notify_all()
 
-    def _batch(self) -> None:
-        gated = has_kernel_lock()
-        if gated and not self._gate.try_acquire():
-            self._gate.acquire()
-        jobs: list[_Job] = []
+    def _chore(self) -> _Job | None:
         try:
-            with self._lock:
-                while self._queue and len(jobs) < MAX_BATCH:
-                    job = self._queue.popleft()
-                    if job.state == "waiting":
-                        job.state = "running"
-                        jobs.append(job)
-            work = [job for job in jobs if job.work is not None]
-            if work:
-                self._transact(work)
-            if len(work) < len(jobs):
-                self._checkpoint(self._connected())
-        except Exception as error:  # the door between this thread and its callers: each gets the error
-            self._fail(jobs, error)
+            with self._using:
+                chore = self._idle(self._connected())
+        except Exception:  # noqa: BLE001 - the door of this thread: the next call meets the same error and tells its caller
+            _log.debug("Nothing done while idle", exc_info=True)
+            self._lingering = False
+            return None
+        if chore is not None:
+            work, removes = chore
+            self._lingering = self._lingering or removes
+            return _Job(work)
+        return _Job(None) if self._lingering else None
+
+    def _batch(self, chore: _Job | None = None) -> None:
+        jobs = [chore] if chore is not None else []
+        gated = False
+        try:
+            gated = self._pass_gate()
+            jobs += self._taken()
+            with self._using:
+                self._do(jobs)
+        except BaseException as error:  # noqa: BLE001 - the door between this thread and its callers: each gets the error
+            self._fail(jobs or self._taken(), error)
         finally:
             if gated:
-                self._gate.release()
+                with suppress(OSError):
+                    self._gate.release()
             for job in jobs:
                 job.done.release()
+
+    def _pass_gate(self) -> bool:
+        if not has_kernel_lock():
+            return False
+        if not self._gate.try_acquire():
+            with self._lock:
+                self._at_gate = True
+                self._wake.notify_all()
+            try:
+                self._gate.acquire()
+            finally:
+                self._at_gate = False
+        return True
+
+    def _taken(self) -> list[_Job]:
+        jobs: list[_Job] = []
+        with self._lock:
+            while self._queue and len(jobs) < MAX_BATCH:
+                job = self._queue.popleft()
+                if job.state == "waiting":
+                    job.state = "running"
+                    jobs.append(job)
+        return jobs
+
+    def _do(self, jobs: list[_Job]) -> None:
+        work = [job for job in jobs if job.work is not None]
+        if work:
+            self._transact(work)
+        if len(work) < len(jobs):
+            self._lingering = not self._checkpoint(self._connected())
 
     def _transact(self, jobs: list[_Job]) -> None:
         connection = self._connected()
@@ -174,7 +274,7 @@ class Writer:
                     if alone or not connection.in_transaction:
                         # Where SQLite gave up the whole transaction, whoever came before is gone with it.
                         raise
-                    job.error = as_ours(self.path, error) if isinstance(error, apsw.Error) else error
+                    job.error = as_ours(self._file, error) if isinstance(error, apsw.Error) else error
                     connection.execute("ROLLBACK TO job")
                 if not alone:
                     connection.execute("RELEASE job")
@@ -183,20 +283,21 @@ class Writer:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
 
-    @staticmethod
-    def _checkpoint(connection: Db) -> None:
+    def _checkpoint(self, connection: Db) -> bool:
+        """Whether the log is empty now. Where it is not, a reader is in the way; it is as durable there."""
         connection.set_busy_timeout(0)
         try:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0]
         except apsw.Error:
-            pass  # the log stays, and is as durable
+            return False
         finally:
-            connection.set_busy_timeout(int(WAIT_S * 1000))
+            connection.set_busy_timeout(int(self._file.busy_timeout_s * 1000))
+        return not busy
 
-    def _fail(self, jobs: list[_Job], error: Exception) -> None:
+    def _fail(self, jobs: list[_Job], error: BaseException) -> None:
         for job in jobs:
             if job.error is None:
-                job.error = as_ours(self.path, error) if isinstance(error, apsw.Error) else error
+                job.error = as_ours(self._file, error) if isinstance(error, (apsw.Error, OSError)) else error
         if isinstance(error, apsw.Error) and self._connection is not None:
             # A connection whose write failed is not used again: a later sync could succeed without the pages
             # that the failed one lost.
@@ -204,20 +305,30 @@ class Writer:
             connection.close()
 
     def _connected(self) -> Db:
+        self.check_place()
         if self._connection is None:
-            self._connection = connect(self.path, writable=True, durability=self._durability)
-            self._inode = _inode(self.path)
-        elif _inode(self.path) != self._inode:
-            raise StorageError(
-                f"{self.path} was removed or replaced while it was open, so nothing was written. "
-                "Put it back, or restart this process to begin with the file that is there now."
-            )
+            self._connection = writable(self._file)
         return self._connection
 
+    def _let_go(self) -> None:
+        with self._using:
+            try:
+                # A log that somebody else's file may have taken over is left alone; a gate that is held elsewhere
+                # is not waited for: what stays in the log is as durable there.
+                connection = self._connected()
+                if self._gate.try_acquire():
+                    self._checkpoint(connection)
+            except (StorageError, apsw.Error, OSError):
+                _log.debug("The log was left beside %s", self.path, exc_info=True)
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+            self._gate.close()
 
-def _inode(path: Path) -> tuple[int, int] | None:
+
+def _place(path: Path) -> tuple[int, int] | None:
     try:
-        stat = os.stat(path)
+        stat = path.stat()
     except OSError:
         return None
     return (stat.st_dev, stat.st_ino)

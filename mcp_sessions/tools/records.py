@@ -1,0 +1,146 @@
+"""The records toolset: what was called, what it cost, and calls that were made elsewhere."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from .._json import encode
+from ..calls import Call
+from ..manager import usage_of
+from ..models import Invocation, Page, Query, Totals
+from ..querying import parse_query
+from . import outputs as out
+from .arguments import HIDDEN, Arg, Cursor, JsonObject, RecordStatus, SessionId
+from .fitting import FRAME, LONG_VALUE, cut, page, size
+from .toolbox import Toolbox
+
+RECORDS = Toolbox()
+tool = RECORDS.tool
+
+
+def _recorded(record: Invocation) -> dict[str, Any]:
+    result: dict[str, Any] = {"invocation_id": record.invocation_id}
+    if record.cost is not None:
+        result["cost"] = record.cost
+    return {**result, "cost_source": record.cost_source or "unknown"}
+
+
+@tool(
+    title="Record a call made elsewhere",
+    toolset="records",
+    kind="session",
+    output=out.result({"cost": out.NUMBER}, invocation_id=out.TEXT, cost_source=out.TEXT),
+    line=lambda result, _: (
+        f"Recorded {result['invocation_id']}: "
+        + (f"{result['cost']:.6g} USD ({result['cost_source']})." if "cost" in result else "cost unknown.")
+    ),
+)
+def session_record_invocation(
+    call: Call,
+    session_id: SessionId,
+    tool_name: str,
+    arguments: JsonObject | None = None,
+    result: str | None = None,
+    error: str | None = None,
+    duration_ms: float | None = None,
+    model: str | None = None,
+    input_tokens: Annotated[int | None, Arg("total, cached included")] = None,
+    output_tokens: int | None = None,
+    cache_read_tokens: Annotated[int | None, HIDDEN] = None,
+    cost: Annotated[float | None, Arg("USD")] = None,
+    invocation_id: Annotated[str | None, Arg("counted once", blank=True)] = None,
+) -> Any:
+    """Record a call made outside this server (model or tool) with its tokens, time and cost, as reported; never
+    estimate them.
+    """
+    usage = None
+    if not (input_tokens is None and output_tokens is None and cache_read_tokens is None):
+        usage = usage_of(input_tokens or 0, output_tokens or 0, cache_read_tokens or 0)
+    record = call.manager.linked(
+        invocation_id,
+        tool_name,
+        duration_ms=duration_ms,
+        as_user=call.as_user,
+        arguments=arguments,
+        result=result,
+        error=error,
+        model=model,
+        token_usage=usage,
+        cost=cost,
+        caller=call.caller,
+    )
+    call.draft.records.append(record)
+    call.already = _recorded
+    return _recorded(record)
+
+
+@tool(
+    title="List recorded calls",
+    toolset="records",
+    reads=True,
+    kind="session",
+    output=out.result(out.MORE, invocations=out.listed(out.RECORD)),
+)
+def session_invocations(
+    call: Call,
+    session_id: SessionId | None = None,
+    tool: str | None = None,
+    status: RecordStatus | None = None,
+    limit: int = 20,
+    cursor: Cursor | None = None,
+) -> Any:
+    """List recorded tool calls, newest first: status, duration, cost, error."""
+    rows, more = page(
+        call.room,
+        limit,
+        lambda count: call.manager.invocations(session_id, tool, status, count, cursor, as_user=call.as_user),
+        lambda record: _shortened(record.to_dict(), call.room),
+    )
+    call.count = len(rows)
+    return {"invocations": rows} if more is None else {"invocations": rows, "next_cursor": more}
+
+
+def _shortened(record: dict[str, Any], room: int | None) -> dict[str, Any]:
+    if room is None:
+        return record
+    for name in ("arguments", "result"):
+        if name in record and size(record[name]) > LONG_VALUE:
+            record[name] = cut(encode(record[name]), LONG_VALUE)
+    return record
+
+
+@tool(
+    title="Sum up",
+    toolset="records",
+    reads=True,
+    kind="session",
+    output=out.result({"groups": out.listed(out.TOTALS), "more_groups": out.INTEGER}, totals=out.TOTALS),
+)
+def session_stats(
+    call: Call,
+    session_id: SessionId | None = None,
+    group_by: Literal["day", "model", "tool", "tag", "user", "status"] | None = None,
+    query: Annotated[str | None, HIDDEN] = None,
+) -> Any:
+    """Counts, tokens, cost and time of one session, or of all, grouped by day, model, tool, tag, user or status."""
+    manager = call.manager
+    if session_id is not None:
+        manager.metadata(session_id, as_user=call.as_user)
+    fields: dict[str, Any] = {**parse_query(query or "", manager.clock()), "as_user": call.as_user}
+    if session_id is not None:
+        fields["ids"] = (session_id,)
+    wanted = Query(**fields)
+    result: dict[str, Any] = {"totals": _row(manager.totals(wanted)[0])}
+    call.count = 1
+    if group_by is not None:
+        rows = [_row(total) for total in manager.totals(wanted, group_by)]
+        kept, _ = page(call.room and call.room - FRAME, max(len(rows), 1), lambda count: Page(items=rows[:count]), dict)
+        result["groups"] = kept
+        call.count = len(rows)
+        if len(kept) < len(rows):
+            result["more_groups"] = len(rows) - len(kept)
+    return result
+
+
+def _row(total: Totals) -> dict[str, Any]:
+    return total.model_dump(mode="json", exclude_none=True)

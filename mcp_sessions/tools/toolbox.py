@@ -1,0 +1,289 @@
+"""Toolbox: tools by name, and `invoke`, the one door to them.
+
+MCP, agents, workflows and scripts all come through `invoke`, so every call is checked, recorded and committed in
+the same way, bad arguments and unknown tools included.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic_core import ErrorDetails
+
+from ..calls import Call
+from ..drafts import checked_id
+from ..errors import InvalidArgumentError, SessionExistsError, SessionNotFoundError, UnknownToolError
+from ..manager import SessionManager
+from ..models import Query, SessionMetadata, SessionStatus
+from .arguments import blank_is_absent, can_be_text, is_hidden, required, schema_of
+
+Toolset = Literal["core", "manage", "records", "automation"]
+Function = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A plain function over a call, and what hosts and models are told about it."""
+
+    name: str
+    title: str
+    description: str
+    toolset: str
+    function: Function
+    arguments: type[BaseModel]
+    annotations: Mapping[str, Any]
+    """name -> type, of every argument."""
+    output: Mapping[str, Any]
+    """Schema of the result."""
+    line: Callable[[Mapping[str, Any], Mapping[str, Any]], str] | None
+    """The result in one line, from result and arguments; None where it is told as JSON."""
+    reads: bool = False
+    destructive: bool = False
+    idempotent: bool = False
+    new_session: bool = False
+    """It makes, forks or removes sessions, so a caller's invocation id is unique within the user."""
+    kind: Literal["session", "work"] = "session"
+    advertised: tuple[str, ...] = field(default=())
+
+    def input_schema(self, *, pinned: bool = False) -> dict[str, Any]:
+        """The flat schema of the advertised arguments; with a pinned session its id is not required."""
+        fields = self.arguments.model_fields
+        needed = [
+            name for name in self.advertised if fields[name].is_required() and not (pinned and name == "session_id")
+        ]
+        properties = {name: schema_of(self.annotations[name]) for name in self.advertised}
+        return {"type": "object", "properties": properties, **({"required": needed} if needed else {})}
+
+    def parse(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments, checked. Raises InvalidArgumentError that names what is wrong, and what would be right."""
+        try:
+            values = self.arguments.model_validate(dict(arguments))
+        except ValidationError as error:
+            faults = error.errors(include_url=False, include_input=True)
+            sentences = dict.fromkeys(self._sentence(fault) for fault in faults)
+            first = str(faults[0]["loc"][0]) if faults[0]["loc"] else None
+            raise InvalidArgumentError(" ".join(list(sentences)[:3]), argument=first) from None
+        return {name: getattr(values, name) for name in type(values).model_fields}
+
+    def lenient(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments with what hosts are known to do to them undone: for the MCP door alone.
+
+        JSON text where no text can be is parsed, null for an optional argument and an empty text for an id, an
+        enum, a time or a cursor count as left out.
+        """
+        mended: dict[str, Any] = {}
+        for name, value in arguments.items():
+            annotation = self.annotations.get(name)
+            if annotation is None:
+                if name != "toolCallId":  # added by some versions of n8n
+                    mended[name] = value
+                continue
+            optional = not self.arguments.model_fields[name].is_required()
+            if (value is None and optional) or (value == "" and optional and blank_is_absent(annotation)):
+                continue
+            mended[name] = _parsed(value) if isinstance(value, str) and not can_be_text(annotation) else value
+        return mended
+
+    def _sentence(self, fault: ErrorDetails) -> str:
+        name = str(fault["loc"][0]) if fault["loc"] else "arguments"
+        if fault["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(name, self.annotations, 1, 0.5)
+            near = close[0] if close else next((known for known in self.annotations if known.endswith(name)), None)
+            hint = f"did you mean '{near}'?" if near else f"{self.name} takes {', '.join(self.advertised)}."
+            return f"Unknown argument '{name[:60]}': {hint}"
+        if fault["type"] == "missing":
+            return f"Argument '{name}' of {self.name} is missing."
+        kind, _ = required(self.annotations.get(name, str))
+        where = "".join(f"[{part!r}]" for part in fault["loc"][1:])
+        message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        message = message[0].lower() + message[1:]
+        got = fault.get("input")
+        shown = f", not {_shown(got)}" if kind is not None and "should be" in message else ""
+        return f"Argument '{name}'{where} {message}{shown}."
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _shown(value: Any) -> str:
+    text = ascii(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+class Toolbox:
+    """Tools by name, in the order in which they are shown."""
+
+    def __init__(self, tools: Iterable[Tool] = ()) -> None:
+        self._tools = {tool.name: tool for tool in tools}
+
+    def __iter__(self) -> Iterator[Tool]:
+        return iter(self._tools.values())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tools
+
+    def __getitem__(self, name: str) -> Tool:
+        try:
+            return self._tools[name]
+        except KeyError:
+            raise UnknownToolError(name, hint=self._hint(name)) from None
+
+    def add(self, tools: Iterable[Tool]) -> None:
+        """More tools. Raises InvalidArgumentError for a name that is taken."""
+        for tool in tools:
+            if tool.name in self._tools:
+                raise InvalidArgumentError(f"There is a tool '{tool.name}' already.", argument="name")
+            self._tools[tool.name] = tool
+
+    def tool(
+        self,
+        *,
+        title: str,
+        toolset: str = "",
+        output: Mapping[str, Any] | None = None,
+        line: Callable[[Mapping[str, Any], Mapping[str, Any]], str] | None = None,
+        reads: bool = False,
+        destructive: bool = False,
+        idempotent: bool = False,
+        new_session: bool = False,
+        kind: Literal["session", "work"] = "work",
+    ) -> Callable[[Function], Function]:
+        """Make a function a tool: its name, docstring and signature are the tool's; its first argument is the Call."""
+
+        def add(function: Function) -> Function:
+            hints = get_type_hints(function, include_extras=True)
+            parameters = list(inspect.signature(function).parameters.values())[1:]
+            annotations = {parameter.name: hints[parameter.name] for parameter in parameters}
+            fields: dict[str, Any] = {
+                parameter.name: (
+                    annotations[parameter.name],
+                    ... if parameter.default is inspect.Parameter.empty else parameter.default,
+                )
+                for parameter in parameters
+            }
+            model = create_model(
+                function.__name__,
+                __config__=ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True),
+                **fields,
+            )
+            self.add(
+                [
+                    Tool(
+                        name=function.__name__,
+                        title=title,
+                        description=" ".join((function.__doc__ or "").split()),
+                        toolset=toolset,
+                        function=function,
+                        arguments=model,
+                        annotations=annotations,
+                        output=output or {"type": "object"},
+                        line=line,
+                        reads=reads,
+                        destructive=destructive,
+                        idempotent=idempotent,
+                        new_session=new_session,
+                        kind=kind,
+                        advertised=tuple(name for name in annotations if not is_hidden(annotations[name])),
+                    )
+                ]
+            )
+            return function
+
+        return add
+
+    def invoke(
+        self,
+        manager: SessionManager,
+        name: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        caller: str = "python",
+        invocation_id: str | None = None,
+        as_user: str | None = None,
+        room: int | None = None,
+    ) -> Any:
+        """Call a tool: arguments checked, change and record one commit, the result as a dict.
+
+        `invocation_id` makes a retry safe: the same call is made once. `room` bounds a result, in characters of
+        JSON; programs get everything. Raises UnknownToolError, InvalidArgumentError and what the tool raises.
+        """
+        arguments = arguments if arguments is not None else {}
+        tool = self._tools.get(name)
+        call = manager.call(
+            name,
+            _named_session(arguments),
+            arguments,
+            caller,
+            invocation_id,
+            kind=tool.kind if tool is not None else "session",
+            reads=tool is not None and tool.reads,
+            new_session=tool is not None and tool.new_session,
+            as_user=as_user,
+        )
+        call.room = room
+        try:
+            with call:
+                if not call.replayed:
+                    call.result = self[name].function(call, **self[name].parse(arguments))
+        except SessionNotFoundError as error:
+            raise SessionNotFoundError(error.session_id, hint=_latest(manager, as_user)) from error
+        except SessionExistsError as error:
+            raise SessionExistsError(error.session_id, hint=_existing(call, error.session_id)) from error
+        return call.result
+
+    def _hint(self, name: str) -> str:
+        close = difflib.get_close_matches(name, self._tools, 1)
+        return f"did you mean '{close[0]}'?" if close else f"there are {', '.join(self._tools)}."
+
+
+def _named_session(arguments: Mapping[str, Any]) -> str | None:
+    try:
+        return checked_id(arguments.get("session_id"), "session_id")
+    except InvalidArgumentError:
+        return None
+
+
+def _latest(manager: SessionManager, as_user: str | None) -> str:
+    """The sessions that the caller may have meant."""
+    query = Query(status=(SessionStatus.ACTIVE,), as_user=as_user, limit=3)
+    active = manager.query(query).items
+    if not active:
+        return "you have no active session. session_query finds ended ones, session_create makes a new one."
+    now = manager.clock()
+    return (
+        f"your latest active: {'; '.join(described(head, now) for head in active)}. Use one of these, or session_query."
+    )
+
+
+def _existing(call: Call, session_id: str) -> str:
+    try:
+        head = call.manager.metadata(session_id, as_user=call.as_user)
+    except SessionNotFoundError:
+        return ". Choose another id."
+    return f" ({head.status.value}, {head.message_count} messages). Resume it with session_get, or choose another id."
+
+
+def described(head: SessionMetadata, now: datetime) -> str:
+    """A session in a few words: `ses_… "Move billing" (2 h ago)`."""
+    purpose = f' "{head.purpose[:60]}"' if head.purpose else ""
+    return f"{head.session_id}{purpose} ({ago(now, head.updated_at)})"
+
+
+def ago(now: datetime, then: datetime) -> str:
+    """How long ago, in one unit."""
+    seconds = max(0, int((now - then).total_seconds()))
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit} ago"
+    return f"{seconds} s ago"
