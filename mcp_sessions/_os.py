@@ -1,4 +1,4 @@
-"""Every difference between operating systems: file locks, and how a disk is told to keep what it was given.
+"""Every difference between operating systems: file locks, forks, and how a disk is told to keep what it was given.
 
 A lock is the kernel's, so it ends with the process that held it, however that ended.
 """
@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
+import weakref
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import apsw
 
@@ -28,7 +30,8 @@ POLL_S = 0.005
 class FileLock:
     """An exclusive lock between processes, on a file of its own that is never read or removed by the lock.
 
-    flock where there is one, else msvcrt's; without either it is a lock that SQLite takes on the file.
+    flock where there is one, else msvcrt's; without either it is a lock that SQLite takes on the file. Raises
+    OSError where the file cannot be opened, or its disk knows no locks.
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,14 +44,17 @@ class FileLock:
         if fcntl is None and msvcrt is None:
             return self._try_sqlite()
         self._open()
-        try:
-            if fcntl is not None:
+        if fcntl is not None:
+            try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            else:
-                windows: Any = msvcrt
-                os.lseek(self._fd, 0, os.SEEK_SET)
-                windows.locking(self._fd, windows.LK_NBLCK, 1)
-        except OSError:
+            except BlockingIOError:
+                return False
+            return True
+        windows: Any = msvcrt
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        try:
+            windows.locking(self._fd, windows.LK_NBLCK, 1)
+        except OSError:  # held is all that it can say
             return False
         return True
 
@@ -78,7 +84,7 @@ class FileLock:
             windows.locking(self._fd, windows.LK_UNLCK, 1)
 
     def close(self) -> None:
-        """Let go of the lock and the file."""
+        """Let go of the lock and the file. In a forked child it leaves the lock to the parent, who has it too."""
         if self._sqlite is not None:
             self._sqlite.close()
             self._sqlite = None
@@ -86,17 +92,33 @@ class FileLock:
             os.close(self._fd)
             self._fd = -1
 
+    def in_place(self) -> bool:
+        """Whether the locked file is still the one at its path, so that others meet this lock there."""
+        if self._fd < 0:
+            return self._sqlite is not None and self.path.exists()
+        try:
+            return os.path.samestat(os.fstat(self._fd), os.stat(self.path))
+        except FileNotFoundError:
+            return False
+
     def _open(self) -> None:
         if self._fd < 0:
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
 
     def _try_sqlite(self) -> bool:
-        connection = apsw.Connection(str(self.path))
+        connection: Any
         try:
-            connection.execute("BEGIN EXCLUSIVE")  # pyright: ignore[reportUnknownMemberType]
+            connection = apsw.Connection(str(self.path))
+        except apsw.CantOpenError as error:
+            raise OSError(f"{self.path}: {error}") from error
+        try:
+            connection.execute("BEGIN EXCLUSIVE")
         except apsw.BusyError:
             connection.close()
             return False
+        except apsw.Error as error:
+            connection.close()
+            raise OSError(f"{self.path}: {error}") from error
         self._sqlite = connection
         return True
 
@@ -121,6 +143,58 @@ def holder_of(path: Path) -> str:
     return "another process"
 
 
+def make_directory(path: Path) -> None:
+    """The directory and those above it; whatever was missing belongs to the user alone."""
+    if not path.is_dir():
+        make_directory(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
+
+
 def sync_pragmas() -> list[str]:
     """What SQLite must be told so that a sync reaches the disk itself."""
     return ["PRAGMA fullfsync=1", "PRAGMA checkpoint_fullfsync=1"] if sys.platform == "darwin" else []
+
+
+class Forked(Protocol):
+    """What must not be in use while its process forks."""
+
+    def before_fork(self) -> None: ...
+    def after_fork(self, *, in_child: bool) -> None: ...
+
+
+class _Forks:
+    """Who is told of forks. `os.register_at_fork` keeps what it is given for ever, so it is given this alone."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._parts: weakref.WeakSet[Forked] = weakref.WeakSet()
+        self._told: list[Forked] = []
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(before=self._before, after_in_parent=self._after, after_in_child=self._after_in_child)
+
+    def tell(self, part: Forked) -> None:
+        with self._lock:
+            self._parts.add(part)
+
+    def _before(self) -> None:
+        self._lock.acquire()
+        self._told = list(self._parts)
+        for part in self._told:
+            part.before_fork()
+
+    def _after(self, *, in_child: bool = False) -> None:
+        for part in self._told:
+            part.after_fork(in_child=in_child)
+        self._told = []
+        self._lock.release()
+
+    def _after_in_child(self) -> None:
+        self._after(in_child=True)
+
+
+_forks = _Forks()
+
+
+def tell_of_forks(part: Forked) -> None:
+    """From now on `part` is told before and after each fork of this process, as long as it lives."""
+    _forks.tell(part)

@@ -156,9 +156,8 @@ def check_version(connection: Db, path: Path) -> None:
 def _make(file: File, gate: FileLock) -> None:
     # Not by SQLite, so that nobody else may open it, not even for a moment; its log takes over the same mode.
     # Who finds it empty waits at the gate before writing, so closing this descriptor breaks no lock of SQLite's.
-    with _gated(file, gate):
-        with suppress(FileExistsError):
-            os.close(os.open(file.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    with _gated(file, gate), suppress(FileExistsError):
+        os.close(os.open(file.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 @contextmanager
