@@ -9,14 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .._json import encode
 from ..errors import (
     ConflictError,
     InvocationConflictError,
     InvocationRecordedError,
+    LimitError,
     SessionEndedError,
     SessionNotFoundError,
 )
-from ..models import Change, Invocation, InvocationStatus, SessionMetadata, SessionStatus, TokenUsage, tokens
+from ..models import Change, Invocation, InvocationStatus, Limits, SessionMetadata, SessionStatus, TokenUsage, tokens
 
 NANO = 1_000_000_000
 Head = Mapping[str, Any]
@@ -82,11 +84,12 @@ def _ends_again(head: Head, change: Change) -> bool:
     )
 
 
-def apply(head: Head, change: Change, effect: Effect, max_tools: int = 256) -> dict[str, Any]:
+def apply(head: Head, change: Change, effect: Effect, limits: Limits) -> dict[str, Any]:
     """The fields of the head that the change alters, with their new values.
 
     `revision` goes up by one where state changes (messages, keys, metadata); records alone leave it. A record of
-    work moves `updated_at`, which never goes back; our own housekeeping does not.
+    work moves `updated_at`, which never goes back; our own housekeeping does not. Raises LimitError where tags or
+    metadata, merged with those that are there, are too many or too large.
     """
     new: dict[str, Any] = {}
     if effect.appended:
@@ -96,8 +99,8 @@ def apply(head: Head, change: Change, effect: Effect, max_tools: int = 256) -> d
     state = bool(effect.appended or effect.retracted or change.set or effect.removed)
     if change.alter is not None and not _ends_again(head, change):
         state = True
-        _alter(head, change, new)
-    worked = _count(head, effect.records, new, max_tools)
+        _alter(head, change, new, limits)
+    worked = _count(head, effect.records, new, limits.tools_used)
     if state:
         new["revision"] = head["revision"] + 1
     if state or worked:
@@ -105,7 +108,7 @@ def apply(head: Head, change: Change, effect: Effect, max_tools: int = 256) -> d
     return new
 
 
-def _alter(head: Head, change: Change, new: dict[str, Any]) -> None:
+def _alter(head: Head, change: Change, new: dict[str, Any], limits: Limits) -> None:
     alter = change.alter
     assert alter is not None
     if alter.purpose is not None:
@@ -119,8 +122,17 @@ def _alter(head: Head, change: Change, new: dict[str, Any]) -> None:
         base: Sequence[str] = head["tags"] if alter.tags is None else alter.tags
         gone = set(alter.remove_tags)
         new["tags"] = [tag for tag in dict.fromkeys([*base, *alter.add_tags]) if tag not in gone]
+        _hold("tags", len(new["tags"]), len(head["tags"]), limits.tags, "tags")
     if alter.metadata is not None:
         new["custom_metadata"] = {**head["custom_metadata"], **alter.metadata}
+        size, before = (len(encode(one).encode()) for one in (new["custom_metadata"], head["custom_metadata"]))
+        _hold("metadata", size, before, limits.metadata_bytes, "bytes of JSON")
+
+
+def _hold(what: str, now: int, before: int, limit: int, unit: str) -> None:
+    # What is over already, under a limit that was lowered since, may still be made smaller.
+    if now > limit and now >= before:
+        raise LimitError(what, now, limit, unit, argument=what)
 
 
 def unpriced(record: Invocation) -> bool:

@@ -32,6 +32,7 @@ from ..models import (
     Hit,
     Invocation,
     InvocationQuery,
+    Limits,
     Page,
     Query,
     SessionChange,
@@ -106,7 +107,7 @@ def isolated(message: ConversationMessage) -> ConversationMessage:
 class MemorySessionStorage(SessionStorage):
     """Sessions of one process, gone with it."""
 
-    def __init__(self, *, key_versions: int = 50, tools_used: int = 256) -> None:
+    def __init__(self, *, limits: Limits | None = None) -> None:
         self._lock = threading.RLock()
         self._sessions: dict[str, _Stored] = {}
         self._records: dict[int, _Record] = {}
@@ -114,8 +115,7 @@ class MemorySessionStorage(SessionStorage):
         self._deleted: list[tuple[int, str]] = []
         self._position = 0
         self._number = 0
-        self._key_versions = key_versions
-        self._tools_used = tools_used
+        self._limits = limits or Limits()
         self._owner = new_id("own")
         self._closed = False
 
@@ -227,7 +227,7 @@ class MemorySessionStorage(SessionStorage):
         self._write_keys(stored, change, revision, effect, undo)
         for record in change.records:
             effect.records.append((self._admitted(stored, record), record))
-        new_fields = apply(head, change, effect, self._tools_used)
+        new_fields = apply(head, change, effect, self._limits)
         if created:
             new_fields["revision"] = revision
         undo.append(lambda: setattr(stored, "head", head))
@@ -306,9 +306,9 @@ class MemorySessionStorage(SessionStorage):
                 stored.pruned.discard(key)
 
         versions = [*(one for one in before or [] if one[0] != version), (version, text)]
-        if len(versions) > self._key_versions:
+        if len(versions) > self._limits.key_versions:
             stored.pruned.add(key)
-        stored.keys[key] = versions[-self._key_versions :]
+        stored.keys[key] = versions[-self._limits.key_versions :]
         undo.append(put_back)
 
     def _admitted(self, stored: _Stored | None, record: Invocation) -> Invocation | None:

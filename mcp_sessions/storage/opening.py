@@ -24,16 +24,13 @@ def open_storage(
     Paths are absolute; any number of leading slashes is one; percent-escapes are decoded. Raises ConfigError for a
     url that names none, StorageError where it cannot be opened.
     """
-    limits = limits or Limits()
     scheme, colon, rest = url.partition(":")
     if not colon:
         raise ConfigError(f"'{url}' is not a storage url; it is one of {KNOWN}.")
     if scheme == "memory":
-        return MemorySessionStorage(key_versions=limits.key_versions, tools_used=limits.tools_used)
+        return MemorySessionStorage(limits=limits)
     if scheme == "sqlite":
-        return SQLiteSessionStorage(
-            path_of(rest, url), durability=durability, key_versions=limits.key_versions, tools_used=limits.tools_used
-        )
+        return SQLiteSessionStorage(path_of(rest, url), durability=durability, limits=limits)
     raise ConfigError(f"'{url}' names no storage that this version has; it is one of {KNOWN}.")
 
 

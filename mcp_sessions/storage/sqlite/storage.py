@@ -20,6 +20,7 @@ from ...models import (
     Hit,
     Invocation,
     InvocationQuery,
+    Limits,
     Page,
     Query,
     SessionChange,
@@ -82,15 +83,14 @@ class SQLiteSessionStorage(SessionStorage):
         *,
         durability: Literal["full", "process"] = "full",
         busy_timeout_s: float = 30.0,
-        key_versions: int = 50,
-        tools_used: int = 256,
+        limits: Limits | None = None,
     ) -> None:
         if durability not in ("full", "process"):
             raise InvalidArgumentError(f"durability is 'full' or 'process', not {durability!r}.", argument="durability")
         # Through links, so that every process finds the locks and owners beside the same file.
         self.path = Path(os.path.realpath(path))
         self._file = File(self.path, durability, busy_timeout_s)
-        self._writing = Writing(key_versions=key_versions, tools_used=tools_used)
+        self._writing = Writing(limits or Limits())
         self._lock = threading.Lock()
         self._closed = False
         self._quiet = True

@@ -12,7 +12,7 @@ from ...errors import (
     SessionExistsError,
     SessionNotFoundError,
 )
-from ...models import Change, ConversationMessage, Invocation, SessionMetadata, View, generated
+from ...models import Change, ConversationMessage, Invocation, Limits, SessionMetadata, View, generated
 from ..heads import Committed, Effect, admit, apply, check, nanos, unpriced
 from ..times import micros
 from ..words import words
@@ -28,11 +28,10 @@ PIECE = 256
 
 
 class Writing:
-    """What a write transaction can do; `settings` are the limits that storage itself keeps."""
+    """What a write transaction can do, within limits that only the commit can judge."""
 
-    def __init__(self, *, key_versions: int, tools_used: int) -> None:
-        self._key_versions = key_versions
-        self._tools_used = tools_used
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
         self._updates: dict[tuple[str, ...], str] = {}
 
     def create(self, db: Db, metadata: SessionMetadata, change: Change) -> Committed:
@@ -165,7 +164,7 @@ class Writing:
         self._write_keys(db, sid, change, revision, effect)
         for record in change.records:
             effect.records.append((self._admitted(db, sid, record), record))
-        new_fields = apply(head, change, effect, self._tools_used)
+        new_fields = apply(head, change, effect, self._limits)
         if created:
             new_fields["revision"] = revision
         after = head.altered(new_fields)
@@ -278,7 +277,7 @@ class Writing:
             return
         db.execute(SQL["keep_old_key"], (sid, key, version))
         db.execute(SQL["write_key"], (version, text, sid, key))
-        db.execute(SQL["prune_key"], (sid, key, self._key_versions - 1))
+        db.execute(SQL["prune_key"], (sid, key, self._limits.key_versions - 1))
         if db.changes():
             db.execute(SQL["mark_pruned"], (sid, key))
 
