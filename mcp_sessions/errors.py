@@ -149,10 +149,10 @@ class InvocationRecordedError(SessionsError):
 
 
 class UnknownToolError(SessionsError, LookupError):
-    """No tool of that name."""
+    """No tool of that name, or one that is turned off."""
 
-    def __init__(self, name: str, *, hint: str) -> None:
-        super().__init__(f"Unknown tool '{name}': {hint}")
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
         self.name = name
 
 

@@ -289,7 +289,8 @@ def session_query(
         "order": order,
     }
     given = {name: one for name, one in given.items() if one is not None}
-    wanted = Query(**{**parse_query(query or "", now), **given, "as_user": call.as_user, "limit": checked_limit(limit)})
+    given |= {"as_user": call.as_user, "limit": checked_limit(limit)}
+    wanted = Query.model_validate({**parse_query(query or "", now), **given})
     full = detail == "full"
 
     def fetch(count: int) -> Page[SessionMetadata]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, get_type_hints
@@ -137,7 +137,7 @@ class Toolbox:
         try:
             return self._tools[name]
         except KeyError:
-            raise UnknownToolError(name, hint=self._hint(name)) from None
+            raise UnknownToolError(name, f"Unknown tool '{name[:80]}': {self._hint(name)}") from None
 
     def add(self, tools: Iterable[Tool]) -> None:
         """More tools. Raises InvalidArgumentError for a name that is taken."""
@@ -212,11 +212,12 @@ class Toolbox:
         invocation_id: str | None = None,
         as_user: str | None = None,
         room: int | None = None,
+        toolsets: Collection[str] | None = None,
     ) -> Any:
         """Call a tool: arguments checked, change and record one commit, the result as a dict.
 
         `invocation_id` makes a retry safe: the same call is made once. `room` bounds a result, in characters of
-        JSON; programs get everything. Raises UnknownToolError, InvalidArgumentError and what the tool raises.
+        JSON; programs get everything. `toolsets` are those that are on; None is all. Raises UnknownToolError, InvalidArgumentError and what the tool raises.
         """
         arguments = arguments if arguments is not None else {}
         tool = self._tools.get(name)
@@ -235,12 +236,21 @@ class Toolbox:
         try:
             with call:
                 if not call.replayed:
-                    call.result = self[name].function(call, **self[name].parse(arguments))
+                    tool = self._on(name, toolsets)
+                    call.result = tool.function(call, **tool.parse(arguments))
         except SessionNotFoundError as error:
             raise SessionNotFoundError(error.session_id, hint=_latest(manager, as_user)) from error
         except SessionExistsError as error:
             raise SessionExistsError(error.session_id, hint=_existing(call, error.session_id)) from error
         return call.result
+
+    def _on(self, name: str, toolsets: Collection[str] | None) -> Tool:
+        tool = self[name]
+        if toolsets is not None and tool.toolset not in toolsets:
+            raise UnknownToolError(
+                name, f"{name} is in toolset '{tool.toolset}', which is off (MCP_SESSIONS_TOOLSETS)."
+            )
+        return tool
 
     def _hint(self, name: str) -> str:
         close = difflib.get_close_matches(name, self._tools, 1)

@@ -1,0 +1,38 @@
+"""`mcp-sessions serve`: the MCP server, over stdio."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import click
+
+
+@click.command()
+@click.option("--session", metavar="ID", help="Pin one session: calls may leave its id out. It is made if need be.")
+@click.option("--toolsets", metavar="NAMES", help="The toolsets that are on, with commas: core,manage,records.")
+def serve(session: str | None, toolsets: str | None) -> None:
+    """Serve sessions to an MCP client over stdio, until the client closes it."""
+    from ..server.descriptors import take_stdio
+
+    source, sink = take_stdio()
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="mcp-sessions: %(levelname)s: %(message)s")
+
+    import anyio
+
+    from ..config import Settings
+    from ..default import manager_from
+    from ..errors import SessionNotFoundError
+    from ..server import stdio
+    from ..server.adapter import build_server
+    from ..tools import SESSION_TOOLS
+
+    settings = Settings(**({"toolsets": toolsets} if toolsets else {}))
+    with manager_from(settings) as manager:
+        if session is not None:
+            try:
+                manager.metadata(session)
+            except SessionNotFoundError:
+                manager.create_session(session)
+        manager.interrupt_dead()
+        anyio.run(stdio.serve, build_server(manager, SESSION_TOOLS, settings.toolsets, session), source, sink)

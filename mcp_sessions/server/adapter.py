@@ -1,0 +1,137 @@
+"""The adapter between the MCP SDK and the toolbox: what is listed, how a call comes in and goes out.
+
+The core blocks, so every call hops to a thread here and nowhere else. Every handler is wrapped: an exception that
+leaves one would reach an old client word for word.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Awaitable, Callable, Collection
+from importlib.metadata import version
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+from mcp import MCPError
+from mcp.server import CacheHint
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel import Server
+from mcp.types import (
+    INTERNAL_ERROR,
+    CallToolRequestParams,
+    CallToolResult,
+    ListToolsResult,
+    PaginatedRequestParams,
+    ToolAnnotations,
+)
+from mcp.types import Tool as ListedTool
+
+from ..manager import SessionManager
+from ..tools import Tool, Toolbox
+from .answers import ROOM, answer, refusal
+from .texts import DESCRIPTION, TITLE, instructions
+
+log = logging.getLogger(__name__)
+Context = ServerRequestContext[dict[str, Any]]
+IDEMPOTENCY_KEY = "mcp-sessions/idempotencyKey"
+THREADS = 64
+AN_HOUR_MS = 3_600_000
+P = TypeVar("P")
+R = TypeVar("R")
+
+
+def build_server(
+    manager: SessionManager, toolbox: Toolbox, toolsets: Collection[str], pinned: str | None = None
+) -> Server[dict[str, Any]]:
+    """An MCP server over a toolbox; with a `pinned` session, its id may be left out of calls."""
+    listed = [_listed(tool, pinned) for tool in toolbox if tool.toolset in toolsets]
+    limiter = anyio.CapacityLimiter(THREADS)
+
+    async def list_tools(_: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
+        return ListToolsResult(tools=listed)
+
+    async def call_tool(context: Context, params: CallToolRequestParams) -> CallToolResult:
+        tool = toolbox[params.name] if params.name in toolbox else None
+        arguments = dict(params.arguments or {})
+        if tool is not None:
+            arguments = tool.lenient(arguments)
+            if pinned is not None and _needs_session(tool):
+                arguments.setdefault("session_id", pinned)
+        call = functools.partial(
+            toolbox.invoke,
+            manager,
+            params.name,
+            arguments,
+            caller=_caller(context),
+            invocation_id=_idempotency_key(context),
+            room=ROOM,
+            toolsets=toolsets,
+        )
+        try:
+            result = await anyio.to_thread.run_sync(call, limiter=limiter)
+        except Exception as error:
+            return refusal(error)
+        assert tool is not None
+        return answer(tool, arguments, result)
+
+    return Server(
+        "mcp-sessions",
+        version=version("mcp-sessions"),
+        title=TITLE,
+        description=DESCRIPTION,
+        instructions=instructions(toolsets, pinned),
+        cache_hints={"tools/list": CacheHint(ttl_ms=AN_HOUR_MS, scope="public")},
+        on_list_tools=_guarded(list_tools),
+        on_call_tool=_guarded(call_tool),
+    )
+
+
+def _guarded(handler: Callable[[Context, P], Awaitable[R]]) -> Callable[[Context, P], Awaitable[R]]:
+    @functools.wraps(handler)
+    async def guarded(context: Context, params: P) -> R:
+        try:
+            return await handler(context, params)
+        except MCPError:
+            raise
+        except Exception as error:  # the door of the protocol: nothing of the inside leaves
+            log.exception("A request of method %s failed", context.method)
+            raise MCPError(INTERNAL_ERROR, "Internal error") from error
+
+    return guarded
+
+
+def _listed(tool: Tool, pinned: str | None) -> ListedTool:
+    return ListedTool(
+        name=tool.name,
+        title=tool.title,
+        description=tool.description,
+        input_schema=tool.input_schema(pinned=pinned is not None and _needs_session(tool)),
+        output_schema=dict(tool.output),
+        annotations=ToolAnnotations(
+            title=tool.title,
+            read_only_hint=tool.reads,
+            destructive_hint=tool.destructive,
+            idempotent_hint=tool.idempotent or tool.reads,
+            open_world_hint=False,
+        ),
+    )
+
+
+def _needs_session(tool: Tool) -> bool:
+    field = tool.arguments.model_fields.get("session_id")
+    return field is not None and field.is_required()
+
+
+def _caller(context: Context) -> str:
+    client = context.session.client_params
+    if client is None:
+        return "mcp"
+    return f"mcp:{(client.client_info.title or client.client_info.name)[:120]}"
+
+
+def _idempotency_key(context: Context) -> str | None:
+    meta: dict[str, Any] = dict(context.meta or {})
+    key = meta.get(IDEMPOTENCY_KEY)
+    return key if key is None or isinstance(key, str) else ""
