@@ -3,7 +3,7 @@
 from .base import SessionStorage
 from .heads import Committed
 from .memory import MemorySessionStorage
-from .opening import open_storage
+from .opening import location, open_storage
 from .sqlite import SQLiteSessionStorage
 
-__all__ = ["Committed", "MemorySessionStorage", "SQLiteSessionStorage", "SessionStorage", "open_storage"]
+__all__ = ["Committed", "MemorySessionStorage", "SQLiteSessionStorage", "SessionStorage", "location", "open_storage"]

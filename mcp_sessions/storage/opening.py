@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote
 
@@ -32,6 +33,15 @@ def open_storage(
     if scheme == "sqlite":
         return SQLiteSessionStorage(path_of(rest, url), durability=durability, limits=limits)
     raise ConfigError(f"'{url}' names no storage that this version has; it is one of {KNOWN}.")
+
+
+def location(url: str) -> Path | None:
+    """The file behind a storage url, whether it exists or not; None for a store that is no file.
+
+    Raises ConfigError for a url with a path that is not absolute.
+    """
+    scheme, _, rest = url.partition(":")
+    return Path(path_of(rest, url)) if scheme == "sqlite" else None
 
 
 def path_of(rest: str, url: str) -> str:

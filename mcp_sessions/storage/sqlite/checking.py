@@ -41,6 +41,7 @@ def check(db: Db) -> list[Finding]:
             findings.append(Finding(level="fault", what=f"SQLite {version} has {fault}", detail="upgrade apsw"))
     if not findings:
         findings.append(Finding(level="ok", what=f"SQLite {version}", detail="no known fault"))
+    findings.append(Finding(level="ok", what="store version", detail=str(db.pragma("user_version"))))
     damage = [line for (line,) in db.execute("PRAGMA integrity_check") if line != "ok"]
     if damage:
         findings.append(Finding(level="fault", what="the file is damaged", detail="; ".join(damage[:5])))

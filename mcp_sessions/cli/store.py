@@ -1,0 +1,86 @@
+"""The store that the settings name, and the session that a person means by a few letters."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ..errors import SessionNotFoundError
+from .exits import Missing, Misused
+from .text import one_line, shortened
+
+if TYPE_CHECKING:
+    from ..manager import SessionManager
+    from ..models import SessionMetadata
+
+LATEST = "-"
+
+
+@contextmanager
+def store() -> Generator[SessionManager | None]:
+    """The store of the settings; None where nothing was ever kept there, and then it is not made.
+
+    Raises ConfigError, StorageError.
+    """
+    from ..config import Settings
+    from ..default import manager_from
+    from ..storage import location
+
+    settings = Settings()
+    place = location(settings.storage)
+    if place is not None and not place.exists():
+        yield None
+        return
+    with manager_from(settings) as manager:
+        yield manager
+
+
+@contextmanager
+def store_with(text: str) -> Generator[tuple[SessionManager, SessionMetadata]]:
+    """The store and the head of the session that `text` means: its id, a beginning of it that no other has, or `-`
+    for the one last updated. Ends the command where there is no such session, or are several.
+    """
+    if not text:
+        raise Misused("The session ID is empty. `mcp-sessions ls` lists the sessions.")
+    with store() as manager:
+        if manager is None:
+            raise Missing(f"Session {text} not found: there are no sessions yet.")
+        yield manager, _meant(manager, text)
+
+
+def _meant(manager: SessionManager, text: str) -> SessionMetadata:
+    if text == LATEST:
+        newest = manager.query(limit=1).items
+        if not newest:
+            raise Missing("There are no sessions yet, so none is the latest.")
+        return newest[0]
+    try:
+        return manager.metadata(text)
+    except SessionNotFoundError:
+        pass
+    # The query finds the letters anywhere in an id, a purpose or a tag.
+    found = [head for head in manager.query(text=text, limit=1000).items if head.session_id.startswith(text)]
+    if len(found) > 1:
+        names = ", ".join(map(_introduced, found[:5])) + (", …" if len(found) > 5 else "")
+        raise Misused(f"{len(found)} sessions have an ID that begins with {text}: {names}. Write more of it.")
+    if not found:
+        raise Missing(f"Session {text} not found: {_hint(manager, text)}")
+    return found[0]
+
+
+def _hint(manager: SessionManager, text: str) -> str:
+    near = manager.query(text=text, limit=3).items
+    if not near:
+        latest = {head.session_id: head for head in manager.query(limit=1000).items}
+        near = [latest[session_id] for session_id in difflib.get_close_matches(text, latest)]
+    if not near:
+        return "`mcp-sessions ls` lists the sessions."
+    return f"did you mean {' or '.join(map(_introduced, near))}?"
+
+
+def _introduced(head: SessionMetadata) -> str:
+    if not head.purpose:
+        return head.session_id
+    return f"{head.session_id} ({shortened(one_line(head.purpose), 40)})"
