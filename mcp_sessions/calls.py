@@ -12,8 +12,10 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
+from pydantic import ValidationError
+
 from ._json import check_json, encode
-from .drafts import Draft, checked_id
+from .drafts import checked_id
 from .errors import (
     InvalidArgumentError,
     InvocationConflictError,
@@ -30,9 +32,9 @@ from .models import (
     InvocationStatus,
     SessionMetadata,
     TokenUsage,
+    invalid,
 )
-from .records import REDACTED, digest, preview, record_limit
-from .session import new_id
+from .records import REDACTED, digest, plain, preview, record_limit
 from .storage import Committed
 from .storage.heads import Effect, join
 
@@ -41,6 +43,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 POLL_S = 0.05
+LONGEST_ERROR = 2000
+NOTED = "invocation "
+"""How the note begins by which an error names the record of its call."""
 
 
 class Number:
@@ -82,11 +87,12 @@ class Call:
         parent_id: str | None,
     ) -> None:
         self.manager = manager
-        self.tool_name = tool_name
+        # A record can always be made, whatever a client calls a tool that does not exist.
+        self.tool_name = plain(tool_name, manager.limits.key_chars)
         self.session_id = session_id
         self.arguments: Mapping[str, Any] = arguments if arguments is not None else {}
         self.as_user = as_user
-        self.draft = Draft(manager.limits, manager.clock)
+        self.draft = manager.draft()
         self.result: Any = None
         self.count: int | None = None
         """How many things a read gave: all that its record says of its result."""
@@ -102,16 +108,18 @@ class Call:
         self.refs: dict[str, str] = {}
         """Arguments that stand in the same commit, and where: {"content": "message:seq.0"}."""
         self._given = invocation_id is not None
-        self.invocation_id = checked_id(invocation_id, "invocation_id") if invocation_id else new_id("inv")
-        self.caller = caller
+        self.invocation_id = invocation_id if invocation_id is not None else manager.make_id("inv")
+        self._native_id: str | None = None
+        self.caller = plain(caller, manager.limits.key_chars)
         self._slow = slow
         self._kind: Literal["session", "work"] = kind
         self._reads = reads
-        self._by_user = new_session
+        self._by_user = new_session or session_id is None
         self._parent_id = parent_id
         self._digest: str | None = None
         self._attempt = 1
         self._owner: str | None = None
+        self._committing = False
         self._started_at = manager.clock()
         self._clock_start = time.perf_counter()
         self._target: tuple[Literal["create", "fork", "delete"], Any] | None = None
@@ -152,21 +160,43 @@ class Call:
 
     def start(self) -> None:
         """Look whether the call was made before; put a slow one on record as running."""
-        if self._given and not self._reads:
+        if self._given:
+            try:
+                checked_id(self.invocation_id, "invocation_id", self.manager.limits.id_chars)
+            except InvalidArgumentError:
+                self._stand_alone()
+                raise
+        if self.session_id is not None:
+            try:
+                checked_id(self.session_id, "session_id")
+            except InvalidArgumentError:
+                self.session_id = None
+                raise
+        if self._given and self._reads:
+            self._stand_alone()  # a read is made again each time, and an id stands for one call
+        if self._given:
             try:
                 self._digest = digest(check_json(self.arguments))
             except ValueError as error:
                 raise InvalidArgumentError(f"The call's arguments: a value {error}.") from None
             self._take_over(self._recorded())
-            if self.replayed:
-                return
         if self._slow:
-            self._owner = self.manager.storage.owner()
+            self._run()
+
+    def _run(self) -> None:
+        owner = self.manager.storage.owner()
+        while not self.replayed:
+            self._owner = owner
             try:
                 self._store(self._record(InvocationStatus.RUNNING))
-            except BaseException:
+            except InvocationRecordedError as other:
+                self._owner = None  # another one of this id runs, or ran
+                self._take_over(other.record)
+            except Exception:
                 self._owner = None  # it never ran
                 raise
+            else:
+                return
 
     def finish(self) -> None:
         """Commit what was staged, with the record, and fill the result. Raises what the commit raises."""
@@ -185,20 +215,45 @@ class Call:
         """Drop what was staged, and put on record that and why. The error itself is the caller's to raise."""
         if self.replayed:
             return
-        ours = isinstance(error, Exception)
-        status = InvocationStatus.ERROR if ours else InvocationStatus.CANCELLED
-        if isinstance(error, InvocationConflictError):
-            # The id is another call's, or no longer this one's: so this one stands under an id of its own.
-            self.invocation_id, self._given, self._owner, self._digest = new_id("inv"), False, None, None
-        record = self._record(status, error=Failure(type=type(error).__name__, message=str(error)[:2000]))
         try:
-            if self._reads and ours:
-                self.manager.reads.add(record)
-            else:
-                self._store(record)
-        except (StorageError, InvocationRecordedError, InvocationConflictError) as failure:
-            log.error("Invocation %s (%s) could not be recorded: %s", self.invocation_id, self.tool_name, failure)
+            self._fail(error)
+        except StorageError as failure:
+            log.exception("Invocation %s (%s) could not be recorded", self.invocation_id, self.tool_name)
             error.add_note(f"The call could not be recorded: {failure}")
+        error.add_note(f"{NOTED}{self.invocation_id}")
+
+    def _fail(self, error: BaseException) -> None:
+        ours = isinstance(error, Exception)
+        if not ours and self._committing and self._stands():
+            return  # it was interrupted while it waited for its commit, which went through
+        if self._reads and ours:
+            self.manager.reads.add(self._failed(error))
+            return
+        try:
+            self._store(self._failed(error))
+        except (InvocationRecordedError, InvocationConflictError):
+            # The id is another call's, or no longer this one's: so this one stands under an id of its own.
+            self._stand_alone()
+            self._store(self._failed(error))
+
+    def _stand_alone(self) -> None:
+        self._native_id = plain(self.invocation_id, self.manager.limits.key_chars)
+        self.invocation_id = self.manager.make_id("inv")
+        self._given, self._slow, self._owner, self._digest, self._attempt = False, False, None, None, 1
+
+    def _stands(self) -> bool:
+        query = InvocationQuery(invocation_id=self.invocation_id, status=InvocationStatus.OK, limit=1)
+        return bool(self.manager.storage.invocations(query).items)
+
+    def _failed(self, error: BaseException) -> Invocation:
+        status = InvocationStatus.ERROR if isinstance(error, Exception) else InvocationStatus.CANCELLED
+        failure = Failure(type=type(error).__name__, message=plain(str(error), LONGEST_ERROR))
+        try:
+            return self._record(status, error=failure)
+        except InvalidArgumentError:
+            # What the tool says it used cannot be recorded; that it failed must be.
+            self.model = self.token_usage = self.cost = None
+            return self._record(status, error=failure)
 
     def _finish_read(self) -> None:
         result = {"count": self.count} if self.count is not None else None
@@ -243,6 +298,7 @@ class Call:
 
     def _commit(self, record: Invocation) -> Committed:
         storage, now = self.manager.storage, self.manager.clock()
+        self._committing = True
         self.draft.records.append(record)
         try:
             change = self.draft.change(now, as_user=self.as_user, **self.conditions)
@@ -267,13 +323,15 @@ class Call:
 
     def _recorded(self) -> Invocation | None:
         """The record of this id, as it stands, within what it is unique."""
-        query = (
-            InvocationQuery(invocation_id=self.invocation_id, scope="user", user_id=self.as_user, limit=1)
-            if self._by_user
-            else InvocationQuery(invocation_id=self.invocation_id, scope="session", session_id=self.session_id, limit=1)
+        # Of another user's session nothing is said, not even that the id is taken there.
+        query = InvocationQuery(
+            as_user=self.as_user,
+            invocation_id=self.invocation_id,
+            scope="user" if self._by_user else "session",
+            user_id=self.as_user if self._by_user else None,
+            session_id=None if self._by_user else self.session_id,
+            limit=1,
         )
-        if not self._by_user and self.session_id is None:
-            return None
         found = self.manager.storage.invocations(query).items
         return found[0] if found else None
 
@@ -335,35 +393,37 @@ class Call:
         cost, source = (
             manager.priced(self.model, self.token_usage, self.cost, self._started_at) if over else (None, None)
         )
-        where: Literal["session", "user"] | None = None
-        if (self._given and not self._reads) or self._slow:
-            where = "user" if self._by_user and self._given else "session"
-        return Invocation(
-            invocation_id=self.invocation_id,
-            session_id=self.session_id,
-            user_id=self.as_user,
-            tool_name=self.tool_name,
-            kind=self._kind,
-            caller=self.caller,
-            status=status,
-            attempt=self._attempt,
-            parent_id=self._parent_id,
-            started_at=self._started_at,
-            duration_ms=round((time.perf_counter() - self._clock_start) * 1000, 3) if over else None,
-            arguments=self._kept_arguments(refs, limit),
-            result=result,
-            error=error,
-            refs=self._kept_refs() if refs else None,
-            model=self.model,
-            token_usage=self.token_usage,
-            cost=cost,
-            cost_source=source,
-            digest=self._digest,
-            scope=where,
-            fills=fills,
-            cut=cut,
-            owner=self._owner,
-        )
+        where: Literal["session", "user"] = "user" if self._by_user else "session"
+        try:
+            return Invocation(
+                invocation_id=self.invocation_id,
+                session_id=self.session_id,
+                user_id=self.as_user,
+                tool_name=self.tool_name,
+                kind=self._kind,
+                caller=self.caller,
+                status=status,
+                attempt=self._attempt,
+                parent_id=self._parent_id,
+                native_id=self._native_id,
+                started_at=self._started_at,
+                duration_ms=round((time.perf_counter() - self._clock_start) * 1000, 3) if over else None,
+                arguments=self._kept_arguments(refs, limit),
+                result=result,
+                error=error,
+                refs=self._kept_refs() if refs else None,
+                model=self.model,
+                token_usage=self.token_usage,
+                cost=cost,
+                cost_source=source,
+                digest=self._digest,
+                scope=where if self._given or self._slow else None,
+                fills=fills,
+                cut=cut,
+                owner=self._owner,
+            )
+        except ValidationError as fault:
+            raise invalid(fault, f"The record of {self.tool_name}: ") from None
 
     def _kept_refs(self) -> dict[str, str] | None:
         refs = {
@@ -380,16 +440,12 @@ class Call:
 
     def _kept_arguments(self, refs: bool, limit: int) -> Any:
         """The arguments as the record keeps them; what stands in the same commit is left out, `refs` says where."""
-        try:
-            check_json(self.arguments)
-        except ValueError:
-            return preview(ascii(self.arguments))
         arguments: dict[str, Any] = {}
         for name, value in self.arguments.items():
             if self._is_secret_key(name):
                 arguments[name] = REDACTED
             elif not (refs and name in self.refs):
-                arguments[name] = value
+                arguments[plain(str(name), limit)] = _json_or_fault(value)
         return self.manager.redactor.bounded(arguments, limit)
 
     def _store(self, record: Invocation) -> None:
@@ -405,3 +461,10 @@ class Call:
             else:
                 return
         storage.commit(None, change.model_copy(update={"as_user": None}))
+
+
+def _json_or_fault(value: Any) -> Any:
+    try:
+        return check_json(value)
+    except ValueError as error:
+        return {"refused": str(error)}
