@@ -1,0 +1,48 @@
+"""A url is all that a user says about where sessions are kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mcp_sessions import ConfigError, MemorySessionStorage, SQLiteSessionStorage, open_storage
+from mcp_sessions.storage.opening import path_of
+
+
+def test_memory_is_a_url() -> None:
+    assert isinstance(open_storage("memory:"), MemorySessionStorage)
+
+
+@pytest.mark.parametrize("slashes", ["/", "//", "///", "////"])
+def test_any_number_of_leading_slashes_is_one(tmp_path: Path, slashes: str) -> None:
+    with open_storage(f"sqlite:{slashes}{str(tmp_path).lstrip('/')}/a.db") as storage:
+        assert isinstance(storage, SQLiteSessionStorage)
+        assert storage.path == tmp_path / "a.db"
+
+
+def test_escapes_are_decoded(tmp_path: Path) -> None:
+    with open_storage(f"sqlite://{tmp_path}/my%20caf%C3%A9%3F.db") as storage:
+        assert isinstance(storage, SQLiteSessionStorage)
+    assert (tmp_path / "my café?.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "fact"),
+    [
+        ("sessions.db", "not a storage url"),
+        ("sqlite:relative.db", "no absolute path"),
+        ("sqlite:///", "no absolute path"),
+        ("sqlite:///a%00b", "no absolute path"),
+        ("mysql://host/db", "names no storage"),
+        ("", "not a storage url"),
+    ],
+)
+def test_another_url_is_refused_with_what_would_do(url: str, fact: str) -> None:
+    with pytest.raises(ConfigError, match=fact) as refused:
+        open_storage(url)
+    assert "sqlite:///" in str(refused.value)
+
+
+def test_a_windows_drive_loses_its_slash_on_windows_alone() -> None:
+    assert path_of("///C:/x.db", "sqlite:///C:/x.db") in ("/C:/x.db", "C:/x.db")
