@@ -6,16 +6,18 @@ session: whatever a commit does is a field of it, so atomicity is a property of 
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from typing_extensions import TypedDict
 
-from ._json import check_json, check_text
+from ._json import canonical, check_json, check_text
+from .errors import InvalidArgumentError
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 _GENERATED_ID = re.compile(r"(?:ses|msg|inv)_[a-z2-7]{26}\Z")
@@ -42,17 +44,25 @@ Role = Literal["system", "user", "assistant", "tool"]
 class Frozen(BaseModel):
     """A value: it does not change, and it refuses what it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class SessionStatus(str, Enum):
+def invalid(error: ValidationError, prefix: str = "") -> InvalidArgumentError:
+    """What pydantic found, in words: where, and what is wrong there."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the value"
+    message = first["msg"].removeprefix("Value error, ")
+    return InvalidArgumentError(f"{prefix}{where}: {message}.", argument=str(first["loc"][0]) if first["loc"] else None)
+
+
+class SessionStatus(StrEnum):
     ACTIVE = "active"
     COMPLETED = "completed"
     FAILED = "failed"
     ABANDONED = "abandoned"
 
 
-class InvocationStatus(str, Enum):
+class InvocationStatus(StrEnum):
     RUNNING = "running"
     OK = "ok"
     ERROR = "error"
@@ -158,12 +168,22 @@ class ConversationMessage(Frozen):
         """Whether a retry of this message would be `other`: all but the numbers and the time."""
         return self.model_copy(update={"seq": other.seq, "timestamp": other.timestamp}) == other
 
+    def fingerprint(self) -> str | None:
+        """What tells a retry of this message from another one with its id, once its content is erased.
+
+        Too short to tell what was said. None for an id made here, which nobody gives to another message.
+        """
+        if generated(self.message_id):
+            return None
+        said = canonical(self.model_dump(mode="json", exclude={"seq", "timestamp"}))
+        return hashlib.sha256(said.encode()).hexdigest()[:8]
+
 
 class Failure(Frozen):
     """What went wrong in a call."""
 
-    type: str
-    message: str
+    type: Text
+    message: Text
 
 
 class Invocation(Frozen):
@@ -175,8 +195,8 @@ class Invocation(Frozen):
     """
 
     invocation_id: Id
-    session_id: str | None = None
-    user_id: str | None = None
+    session_id: Text | None = None
+    user_id: Text | None = None
     tool_name: Text
     kind: Literal["session", "work", "usage"] = "work"
     caller: Text = "python"
@@ -227,7 +247,7 @@ class Alter(Frozen):
     status: SessionStatus | None = None
     tags: tuple[Text, ...] | None = None
     add_tags: tuple[Text, ...] = ()
-    remove_tags: tuple[str, ...] = ()
+    remove_tags: tuple[Text, ...] = ()
     metadata: dict[str, Json] | None = None
 
 
@@ -239,19 +259,19 @@ class Change(Frozen):
     retract: tuple[tuple[int, int], ...] = ()
     """Ranges of seq, both ends included."""
     set: dict[Text, Json] = {}
-    remove: tuple[str, ...] = ()
+    remove: tuple[Text, ...] = ()
     remove_all: bool = False
     """Every key but the internal ones."""
     alter: Alter | None = None
     records: tuple[Invocation, ...] = ()
 
-    as_user: str | None = None
+    as_user: Text | None = None
     """The owner the session must have; None for no restriction."""
     active: bool = False
     """The session must not have ended (ending it again in the same way is no change)."""
     expected_revision: int | None = None
     expected_last_seq: int | None = None
-    expected_versions: dict[str, int] = {}
+    expected_versions: dict[Text, int] = {}
 
     also: tuple[tuple[str, Change], ...] = ()
     """(session_id, change) pairs that become durable with this one, or not at all."""
@@ -275,8 +295,8 @@ class Value(Frozen):
 class Want(Frozen):
     """Which parts of one session to read, in one snapshot."""
 
-    keys: tuple[str, ...] = ()
-    prefix: str | None = None
+    keys: tuple[Text, ...] = ()
+    prefix: Text | None = None
     """All keys that start so; "" gives all but the internal ones (a leading ".")."""
     names: bool = False
     """The names of all keys that are not internal."""
@@ -288,7 +308,7 @@ class Want(Frozen):
     roles: tuple[Role, ...] = ()
     records: int = 0
     """How many records of work, at most, newest first."""
-    as_user: str | None = None
+    as_user: Text | None = None
 
 
 class View(Frozen):
@@ -308,17 +328,17 @@ Order = Literal["updated", "created", "cost", "calls", "duration"]
 class Query(Frozen):
     """Which sessions; every field narrows. Newest first, unless `reverse`."""
 
-    as_user: str | None = None
-    user_id: str | None = None
-    ids: tuple[str, ...] = ()
+    as_user: Text | None = None
+    user_id: Text | None = None
+    ids: tuple[Text, ...] = ()
     status: tuple[SessionStatus, ...] = ()
-    tags: tuple[str, ...] = ()
+    tags: tuple[Text, ...] = ()
     match: Literal["any", "all"] = "any"
-    text: str = ""
+    text: Text = ""
     """Words, each of which must stand in the id, the purpose or a tag; case and accents folded."""
-    purpose: str | None = None
+    purpose: Text | None = None
     """The whole purpose, to the letter."""
-    tool: str | None = None
+    tool: Text | None = None
     created_after: Utc | None = None
     created_before: Utc | None = None
     updated_after: Utc | None = None
@@ -333,13 +353,13 @@ class Query(Frozen):
 class InvocationQuery(Frozen):
     """Which records; newest start first, unless `reverse`."""
 
-    as_user: str | None = None
-    session_id: str | None = None
-    invocation_id: str | None = None
+    as_user: Text | None = None
+    session_id: Text | None = None
+    invocation_id: Text | None = None
     scope: Literal["session", "user"] | None = None
     """Only ids that callers chose: in that session, or (`user_id`, None is nobody) in calls that make sessions."""
-    user_id: str | None = None
-    tool: str | None = None
+    user_id: Text | None = None
+    tool: Text | None = None
     status: InvocationStatus | None = None
     kind: Literal["session", "work"] | None = None
     reverse: bool = False

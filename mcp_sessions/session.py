@@ -206,7 +206,7 @@ class Session:
             }
         )
         data = {key: Value(value=value, version=revision) for key, value in self.data.items()}
-        return View(metadata=head, data=data, messages=conversation, records=self._records)
+        return View(metadata=head, data=data, messages=conversation, records=self._records[::-1])
 
     def saved(self, metadata: SessionMetadata, seqs: list[int]) -> None:
         """Take over what a commit of `pending()` gave."""

@@ -10,11 +10,12 @@ import binascii
 import hashlib
 from typing import Any, cast
 
-from .._json import canonical, decode, encode
+from .._json import canonical, check_json, decode, encode
 from ..errors import InvalidCursorError
 from ..models import Frozen
 
 Place = list[Any]
+_LARGEST = 1 << 63
 
 
 def _digest(question: str) -> str:
@@ -37,7 +38,7 @@ def unpack(question: str, cursor: str | None, shape: tuple[type, ...]) -> Place 
         return None
     try:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
-        content = decode(base64.b64decode(padded, altchars=b"-_", validate=True))
+        content = check_json(decode(base64.b64decode(padded, altchars=b"-_", validate=True)))
     except (ValueError, binascii.Error, RecursionError):
         raise InvalidCursorError("is not one that was given out") from None
     if not (isinstance(content, list) and len(cast("list[Any]", content)) == 2):
@@ -46,5 +47,7 @@ def unpack(question: str, cursor: str | None, shape: tuple[type, ...]) -> Place 
     if digest != _digest(question):
         raise InvalidCursorError("belongs to another query")
     if not isinstance(place, list) or [type(part) for part in cast("Place", place)] != list(shape):
+        raise InvalidCursorError("is not one that was given out")
+    if any(type(part) is int and not -_LARGEST <= part < _LARGEST for part in cast("Place", place)):
         raise InvalidCursorError("is not one that was given out")
     return cast("Place", place)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._json import encode
+from .._json import decode, encode
 from ..errors import (
     ConflictError,
     InvocationConflictError,
@@ -172,7 +172,9 @@ def _count(
         if record.kind == "session":
             continue
         worked = True
-        old, now = _contribution(before), _contribution(record)
+        # An attempt that failed in another session, or in none, was counted there.
+        here = before is not None and before.session_id == head["session_id"]
+        old, now = _contribution(before if here else None), _contribution(record)
 
         def add(name: str, delta: float) -> None:
             if delta:
@@ -211,19 +213,25 @@ def admit(existing: Invocation | None, record: Invocation) -> None:
             raise _gone(record, "is no longer on record")
         return
     if (existing.tool_name, existing.digest, existing.user_id) != (record.tool_name, record.digest, record.user_id):
-        raise InvocationConflictError(
-            f"Invocation id {record.invocation_id} is taken by another call of {existing.tool_name}. "
-            "Use a new id for a new call; the same id only to retry the same call.",
-            invocation_id=record.invocation_id,
-            session_id=record.session_id,
-        )
+        raise taken(existing, record)
     if existing.status is InvocationStatus.RUNNING:
-        if (existing.owner, existing.attempt) != (record.owner, record.attempt):
+        again = record.status is InvocationStatus.RUNNING
+        if again or (existing.owner, existing.attempt) != (record.owner, record.attempt):
             raise InvocationRecordedError(existing)
     elif record.owner is not None and record.attempt == existing.attempt:
         raise _gone(record, f"was marked {existing.status.value}")
     elif existing.status is InvocationStatus.OK or record.attempt != existing.attempt + 1:
         raise InvocationRecordedError(existing)
+
+
+def taken(existing: Invocation, record: Invocation) -> InvocationConflictError:
+    """The error for a record whose id stands for another call."""
+    return InvocationConflictError(
+        f"Invocation id {record.invocation_id} is taken by another call of {existing.tool_name}. "
+        "Use a new id for a new call; the same id only to retry the same call.",
+        invocation_id=record.invocation_id,
+        session_id=record.session_id,
+    )
 
 
 def _gone(record: Invocation, fact: str) -> InvocationConflictError:
@@ -277,7 +285,8 @@ class Committed:
 
 def metadata_of(head: Head) -> SessionMetadata:
     """The head as a value of its own; nothing of it is shared with the store."""
-    return SessionMetadata.model_validate({name: head[name] for name in SessionMetadata.model_fields})
+    values = {name: head[name] for name in SessionMetadata.model_fields}
+    return SessionMetadata.model_validate(values | {"custom_metadata": decode(encode(values["custom_metadata"]))})
 
 
 def join(result: Any, fills: Mapping[str, str] | None, number: Callable[[str], Any]) -> Any:
@@ -301,6 +310,8 @@ def join(result: Any, fills: Mapping[str, str] | None, number: Callable[[str], A
 def joined(record: Invocation, session_id: str | None, revision: int | None, numbers: Mapping[str, Any]) -> Invocation:
     """The record as readers see it, from what was staged and the numbers kept beside it."""
     seen: dict[str, Any] = {"session_id": session_id, "revision": revision}
+    if not numbers:  # joined before, where a session was restored
+        return record.model_copy(update=seen)
     if record.fills:
         seen["result"] = join(record.result, record.fills, numbers.__getitem__)
     if record.refs:

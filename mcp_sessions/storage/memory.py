@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from .._json import decode, encode
 from ..errors import (
@@ -27,7 +27,6 @@ from ..models import (
     Change,
     ConversationMessage,
     Finding,
-    Frozen,
     GroupBy,
     Hit,
     Invocation,
@@ -47,13 +46,14 @@ from ..models import (
 from ..session import new_id
 from .base import SessionStorage
 from .cursors import bound, pack, unpack
-from .heads import Committed, Effect, admit, apply, check, joined, metadata_of, nanos, unpriced
+from .heads import Committed, Effect, admit, apply, check, joined, metadata_of, nanos, taken, unpriced
 from .restoring import checked
 from .times import EPOCH, micros
 from .words import fold, snippet, words
 
 KEPT_DELETIONS = 10_000
 Undo = list[Callable[[], object]]
+Row = TypeVar("Row")
 _Call = tuple[int | None, str | None, str]
 """What a caller's invocation id is unique within: (session, None, id) or (None, user, id)."""
 
@@ -87,6 +87,8 @@ class _Stored:
     messages: list[_Said] = field(default_factory=list[_Said])
     taken: dict[str, int] = field(default_factory=dict[str, int])
     """Ids of all messages, retracted ones included: seq."""
+    retracted: dict[str, str | None] = field(default_factory=dict[str, "str | None"])
+    """Ids of retracted messages: fingerprint."""
     keys: dict[str, list[tuple[int, str | None]]] = field(default_factory=dict[str, "list[tuple[int, str | None]]"])
     """Versions of each key, oldest first: (version, JSON text, or None for removed)."""
     pruned: set[str] = field(default_factory=set[str])
@@ -170,9 +172,11 @@ class MemorySessionStorage(SessionStorage):
         with self._changing() as undo:
             stored = self._new(view.metadata, undo)
             for message in view.messages:
-                self._say(stored, message, view.metadata.revision)
+                self._say(stored, isolated(message), view.metadata.revision)
             stored.keys = {key: [(value.version, encode(value.value))] for key, value in view.data.items()}
             for record in reversed(view.records):
+                for existing in self._existing(stored, record):
+                    raise taken(existing, record)
                 self._record(stored, record, undo)
             self._touch(stored, undo)
             return Committed(view.metadata.session_id, stored.head, Effect())
@@ -181,11 +185,11 @@ class MemorySessionStorage(SessionStorage):
         with self._changing() as undo:
             stored = self._get(session_id, change.as_user)
             check(session_id, stored.head, change, lambda key: self._version(stored, key))
+            self._commit_records(change, undo)
             for number in [number for number, one in self._records.items() if one.session is stored]:
                 self._forget(number, undo)
             del self._sessions[session_id]
             undo.append(lambda: self._sessions.__setitem__(session_id, stored))
-            self._commit_records(change, undo)
             self._position += 1
             self._deleted.append((self._position, session_id))
             del self._deleted[:-KEPT_DELETIONS]
@@ -208,7 +212,9 @@ class MemorySessionStorage(SessionStorage):
         if session_id in self._sessions:
             raise SessionExistsError(session_id)
         head = {name: getattr(metadata, name) for name in SessionMetadata.model_fields}
-        head |= {"tags": [*metadata.tags], "custom_metadata": decode(encode(metadata.custom_metadata))}
+        head |= {"tags": [*metadata.tags], "tools_used": [*metadata.tools_used]}
+        head |= {"token_usage": tokens(**metadata.token_usage)}
+        head |= {"custom_metadata": decode(encode(metadata.custom_metadata))}
         stored = self._sessions[session_id] = _Stored(head)
         undo.append(lambda: self._sessions.pop(session_id))
         return stored
@@ -253,13 +259,17 @@ class MemorySessionStorage(SessionStorage):
         return Committed(None, None, Effect())
 
     def _append(self, stored: _Stored, message: ConversationMessage, revision: int, effect: Effect, undo: Undo) -> None:
-        taken = stored.taken.get(message.message_id)
-        if taken is not None:
-            place = bisect_left(stored.messages, taken, key=_seq)
+        seq = stored.taken.get(message.message_id)
+        if seq is not None:
+            place = bisect_left(stored.messages, seq, key=_seq)
             first = stored.messages[place].message if place < len(stored.messages) else None
-            if first is not None and first.seq == taken and not message.same_as(first):
-                raise MessageConflictError(stored.head["session_id"], message.message_id, taken)
-            effect.seqs.append(taken)
+            if first is not None and first.seq == seq:
+                same = message.same_as(first)
+            else:
+                same = stored.retracted[message.message_id] in (None, message.fingerprint())
+            if not same:
+                raise MessageConflictError(stored.head["session_id"], message.message_id, seq)
+            effect.seqs.append(seq)
             return
         effect.appended += 1
         seq = stored.head["last_seq"] + effect.appended
@@ -277,10 +287,16 @@ class MemorySessionStorage(SessionStorage):
             return
         before = stored.messages
         undo.append(lambda: setattr(stored, "messages", before))
-        stored.messages = [
-            one for one in before if not any(first <= one.message.seq <= last for first, last in change.retract)
-        ]
-        effect.retracted = len(before) - len(stored.messages)
+        kept: list[_Said] = []
+        for one in before:
+            if any(first <= one.message.seq <= last for first, last in change.retract):
+                message_id = one.message.message_id
+                stored.retracted[message_id] = one.message.fingerprint()
+                undo.append(lambda message_id=message_id: stored.retracted.pop(message_id))
+            else:
+                kept.append(one)
+        stored.messages = kept
+        effect.retracted = len(before) - len(kept)
 
     def _write_keys(self, stored: _Stored, change: Change, revision: int, effect: Effect, undo: Undo) -> None:
         gone = list(change.remove)
@@ -312,12 +328,15 @@ class MemorySessionStorage(SessionStorage):
         undo.append(put_back)
 
     def _admitted(self, stored: _Stored | None, record: Invocation) -> Invocation | None:
-        existing = None
-        for call in _calls(stored, record):
-            if call in self._calls:
-                existing = self._records[self._calls[call]].value()
-        admit(existing, record)
-        return existing
+        existing = self._existing(stored, record)
+        for one in existing or (None,):
+            admit(one, record)
+        return existing[0] if existing else None
+
+    def _existing(self, stored: _Stored | None, record: Invocation) -> list[Invocation]:
+        """The records of the same id: the one of the session, and the user's where it is another."""
+        numbers = dict.fromkeys(self._calls[call] for call in _calls(stored, record) if call in self._calls)
+        return [self._records[number].value() for number in numbers]
 
     def _record(self, stored: _Stored | None, record: Invocation, undo: Undo) -> None:
         calls = _calls(stored, record)
@@ -444,7 +463,7 @@ class MemorySessionStorage(SessionStorage):
                 for stored in selected:
                     groups: Iterable[str | None] = (None,)
                     if group_by == "tag":
-                        groups = stored.head["tags"] or (None,)
+                        groups = dict.fromkeys(stored.head["tags"]) or (None,)
                     elif group_by is not None:
                         groups = (stored.head[{"user": "user_id", "status": "status"}[group_by]],)
                     for group in groups:
@@ -482,7 +501,8 @@ class MemorySessionStorage(SessionStorage):
         return self._owner
 
     def alive(self, owner: str) -> bool:
-        return owner == self._owner and not self._closed
+        self._open()
+        return owner == self._owner
 
     def check(self) -> list[Finding]:
         with self._lock:
@@ -569,10 +589,13 @@ def _seq(one: _Said) -> int:
 
 
 def _cut(
-    rows: list[Any], place_of: Callable[[Any], tuple[int, int]], question: str, query: Frozen, cursor: str | None
-) -> tuple[list[Any], str | None]:
-    reverse: bool = query.reverse
-    limit: int = query.limit
+    rows: list[Row],
+    place_of: Callable[[Row], tuple[int, int]],
+    question: str,
+    query: Query | InvocationQuery,
+    cursor: str | None,
+) -> tuple[list[Row], str | None]:
+    reverse, limit = query.reverse, query.limit
     rows = sorted(rows, key=place_of, reverse=not reverse)
     place = unpack(question, cursor, (int, int))
     if place is not None:
@@ -642,7 +665,7 @@ class _Sum:
     duration_us: int = 0
     cost: int = 0
     unpriced: int = 0
-    usage: dict[str, int] = field(default_factory=lambda: dict[str, int](tokens()))
+    usage: dict[str, int] = field(default_factory=lambda: dict.fromkeys(tokens(), 0))
 
     def add_head(self, head: dict[str, Any]) -> None:
         assert self.messages is not None

@@ -50,9 +50,10 @@ CREATE TABLE messages (
 CREATE UNIQUE INDEX messages_by_seq ON messages (sid, seq);
 CREATE UNIQUE INDEX messages_by_given_id ON messages (sid, message_id) WHERE given;
 
--- Ids of retracted messages: they stay taken.
+-- Ids of retracted messages: they stay taken. The fingerprint tells a retry from another message.
 CREATE TABLE retracted (
-    sid INTEGER NOT NULL, message_id TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (sid, message_id)
+    sid INTEGER NOT NULL, message_id TEXT NOT NULL, seq INTEGER NOT NULL, fingerprint TEXT,
+    PRIMARY KEY (sid, message_id)
 ) STRICT, WITHOUT ROWID;
 
 -- The newest version of each key (value NULL: removed), and the versions before it.

@@ -24,9 +24,6 @@ DELETE FROM tags WHERE tag = ? AND sid = ?;
 -- name: newest_message
 SELECT max(id) FROM messages WHERE id >= ? AND id < ?;
 
--- name: message_taken
-SELECT 1 FROM messages WHERE id = ?;
-
 -- name: add_message
 INSERT INTO messages (id, sid, seq, message_id, given, role, content, timestamp, revision, more)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
@@ -41,13 +38,13 @@ SELECT seq, message_id, role, content, timestamp, more FROM messages WHERE sid =
 SELECT seq, message_id, role, content, timestamp, more FROM messages WHERE sid = ? AND message_id = ?;
 
 -- name: retracted_id
-SELECT seq FROM retracted WHERE sid = ? AND message_id = ?;
+SELECT seq, fingerprint FROM retracted WHERE sid = ? AND message_id = ?;
 
 -- name: messages_between
-SELECT id, message_id, seq FROM messages WHERE sid = ? AND seq BETWEEN ? AND ?;
+SELECT id, seq, message_id, role, content, timestamp, more FROM messages WHERE sid = ? AND seq BETWEEN ? AND ?;
 
 -- name: add_retracted
-INSERT OR IGNORE INTO retracted (sid, message_id, seq) VALUES (?, ?, ?);
+INSERT INTO retracted (sid, message_id, seq, fingerprint) VALUES (?, ?, ?, ?);
 
 -- name: drop_message
 DELETE FROM messages WHERE id = ?;
@@ -102,9 +99,6 @@ SELECT version, value FROM old_keys WHERE sid = ? AND key = ? ORDER BY version;
 -- name: newest_record
 SELECT max(id) FROM records WHERE id >= ? AND id < ?;
 
--- name: record_taken
-SELECT 1 FROM records WHERE id = ?;
-
 -- name: add_record
 INSERT INTO records (
     id, sid, user_id, invocation_id, scope, tool_name, kind, status, started_at, duration_ms, model, token_usage,
@@ -116,7 +110,7 @@ SELECT r.id, s.session_id, r.revision, r.numbers, r.body FROM records r LEFT JOI
 WHERE r.sid = ? AND r.invocation_id = ? AND r.scope IS NOT NULL;
 
 -- name: record_of_user
-SELECT r.id, s.session_id, r.revision, r.numbers, r.body FROM records r LEFT JOIN sessions s USING (sid)
+SELECT r.id, s.session_id, r.revision, r.numbers, r.body, r.sid IS NOT NULL AND s.sid IS NULL FROM records r LEFT JOIN sessions s USING (sid)
 WHERE ifnull(r.user_id, '') = ifnull(?, '') AND r.invocation_id = ? AND r.scope = 'user';
 
 -- name: drop_record
@@ -159,14 +153,12 @@ DELETE FROM retracted WHERE sid = ?;
 SELECT max(id) FROM unindexed;
 
 -- name: some_unindexed
-SELECT u.id, m.content, m.sid, s.user_id FROM unindexed u JOIN messages m USING (id) JOIN sessions s USING (sid)
+SELECT u.id, m.content, m.sid, ifnull(s.user_id, p.user_id) FROM unindexed u JOIN messages m USING (id)
+LEFT JOIN sessions s USING (sid) LEFT JOIN purging p USING (sid)
 WHERE u.id <= ? ORDER BY u.id LIMIT ?;
 
 -- name: drop_unindexed
 DELETE FROM unindexed WHERE id = ?;
-
--- name: drop_unindexed_range
-DELETE FROM unindexed WHERE id <= ?;
 
 -- name: index_words
 INSERT INTO search (rowid, words, scope) VALUES (?, ?, ?);

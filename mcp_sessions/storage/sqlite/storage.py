@@ -174,6 +174,7 @@ class SQLiteSessionStorage(SessionStorage):
         sought = set(words(text))
         question = bound("search", query, text)
         after = unpack(question, cursor, (int,))
+        self._here()
         if not sought:
             return Page(items=[])
         self._index()
@@ -262,8 +263,9 @@ class SQLiteSessionStorage(SessionStorage):
             lock.close()
 
     def alive(self, owner: str) -> bool:
+        self._here()
         lock = FileLock(self._owners / Path(owner).name)
-        if not lock.path.exists():
+        if not lock.path.is_file():
             return False
         try:
             if not lock.try_acquire():

@@ -13,11 +13,11 @@ from ...errors import (
     SessionNotFoundError,
 )
 from ...models import Change, ConversationMessage, Invocation, Limits, SessionMetadata, View, generated
-from ..heads import Committed, Effect, admit, apply, check, nanos, unpriced
+from ..heads import Committed, Effect, admit, apply, check, nanos, taken, unpriced
 from ..times import micros
 from ..words import words
 from .connecting import statements
-from .driver import Db
+from .driver import Db, Row
 from .rows import HeadRow, column, folded, message_of, more_of, record_of, row_of_metadata
 
 SQL = statements()
@@ -41,9 +41,7 @@ class Writing:
     def commit(self, db: Db, session_id: str | None, change: Change) -> Committed:
         if session_id is not None:
             return self._apply(db, self._head(db, session_id), change)
-        self._records_without_session(db, change)
-        for other_id, other in change.also:
-            self._apply(db, self._head(db, other_id), other)
+        self._apply_without_session(db, change)
         return Committed(None, None, Effect())
 
     def fork(self, db: Db, session_id: str, at_seq: int | None, metadata: SessionMetadata, change: Change) -> Committed:
@@ -85,13 +83,15 @@ class Writing:
         for key, value in view.data.items():
             db.execute(SQL["add_key"], (sid, key, value.version, encode(value.value)))
         for record in reversed(view.records):
+            for row in self._existing(db, sid, record):
+                raise taken(record_of(row[1:]), record)
             self._add_record(db, sid, record, record.revision, None)
         return Committed(metadata.session_id, self._head(db, metadata.session_id), Effect())
 
     def delete(self, db: Db, session_id: str, change: Change) -> SessionMetadata:
         head = self._head(db, session_id)
         check(session_id, head, change, lambda key: self._version(db, head.sid, key))
-        self._records_without_session(db, change)
+        self._apply_without_session(db, change)
         for tag in head["tags"]:
             db.execute(SQL["drop_tag"], (tag, head.sid))
         position = self._next_position(db)
@@ -127,8 +127,8 @@ class Writing:
             SQL["index_words"],
             ((id_, _indexed(content), _scope(sid, user_id)) for id_, content, sid, user_id in rows),
         )
-        if rows:
-            db.execute(SQL["drop_unindexed_range"], (rows[-1][0],))
+        # Just these: a message of a session that is being purged never gets in, and its removal must know that.
+        db.executemany(SQL["drop_unindexed"], ((row[0],) for row in rows))
         return bool(rows)
 
     # parts
@@ -223,11 +223,13 @@ class Writing:
                 raise MessageConflictError(head["session_id"], message.message_id, row[0])
             return row[0]
         row = db.execute(SQL["retracted_id"], one).fetchone()
+        if row is not None and row[1] is not None and row[1] != message.fingerprint():
+            raise MessageConflictError(head["session_id"], message.message_id, row[0])
         return row[0] if row is not None else None
 
     def _add_message(self, db: Db, sid: int, message: ConversationMessage, given: bool, revision: int) -> None:
         timestamp = micros(message.timestamp)
-        id_ = _place(db, "newest_message", "message_taken", timestamp)
+        id_ = _place(db, "newest_message", timestamp)
         values = (
             id_,
             sid,
@@ -244,9 +246,10 @@ class Writing:
         db.execute(SQL["add_unindexed"], (id_,))
 
     def _retract(self, db: Db, head: HeadRow, first: int, last: int, effect: Effect) -> None:
-        for id_, message_id, seq in db.execute(SQL["messages_between"], (head.sid, first, last)).fetchall():
+        for id_, *row in db.execute(SQL["messages_between"], (head.sid, first, last)).fetchall():
+            message = message_of(tuple(row))
             self._drop_message(db, id_, head.sid, head["user_id"])
-            db.execute(SQL["add_retracted"], (head.sid, message_id, seq))
+            db.execute(SQL["add_retracted"], (head.sid, message.message_id, message.seq, message.fingerprint()))
             effect.retracted += 1
 
     def _drop_message(self, db: Db, id_: int, sid: int, user_id: str | None) -> None:
@@ -283,32 +286,39 @@ class Writing:
 
     def _admitted(self, db: Db, sid: int | None, record: Invocation) -> Invocation | None:
         """The record that this one takes the place of, which is gone then."""
-        if record.scope is None:
-            admit(None, record)
-            return None
-        row = None
-        if sid is not None:
-            row = db.execute(SQL["record_of_session"], (sid, record.invocation_id)).fetchone()
-        if record.scope == "user":
-            by_user = db.execute(SQL["record_of_user"], (record.user_id, record.invocation_id)).fetchone()
-            row = by_user or row
-        existing = record_of(row[1:]) if row is not None else None
-        admit(existing, record)
-        if row is not None:
-            db.execute(SQL["drop_record"], (row[0],))
-        return existing
+        existing = {row[0]: record_of(row[1:]) for row in self._existing(db, sid, record)}
+        for one in existing.values() or (None,):
+            admit(one, record)
+        for id_ in existing:
+            db.execute(SQL["drop_record"], (id_,))
+        return next(iter(existing.values()), None)
 
-    def _records_without_session(self, db: Db, change: Change) -> None:
+    def _existing(self, db: Db, sid: int | None, record: Invocation) -> list[Row]:
+        """The rows of the same id: the one of the session, and the user's where it is another."""
+        rows: list[Row] = []
+        if record.scope is not None and sid is not None:
+            rows += db.execute(SQL["record_of_session"], (sid, record.invocation_id)).fetchall()
+        if record.scope == "user":
+            for *row, orphaned in db.execute(SQL["record_of_user"], (record.user_id, record.invocation_id)).fetchall():
+                if orphaned:  # of a deleted session whose rows are still being removed
+                    db.execute(SQL["drop_record"], (row[0],))
+                else:
+                    rows.append(tuple(row))
+        return rows
+
+    def _apply_without_session(self, db: Db, change: Change) -> None:
         for record in change.records:
             self._admitted(db, None, record)
             self._add_record(db, None, record, None, None)
+        for other_id, other in change.also:
+            self._apply(db, self._head(db, other_id), other)
 
     def _add_record(
         self, db: Db, sid: int | None, record: Invocation, revision: int | None, numbers: str | None
     ) -> None:
         started = micros(record.started_at)
         values = (
-            _place(db, "newest_record", "record_taken", started),
+            _place(db, "newest_record", started),
             sid,
             record.user_id,
             record.invocation_id,
@@ -332,16 +342,16 @@ class Writing:
         return db.execute(SQL["position"]).fetchone()[0] + 1
 
 
-def _place(db: Db, newest: str, taken: str, microseconds: int) -> int:
-    """The next free row id of a millisecond; where it has run out of them, the first free one behind it."""
+def _place(db: Db, newest: str, microseconds: int) -> int:
+    """The next free row id of a millisecond; where it has run out of them, of the first one behind it that has not."""
     first = microseconds // 1000 * SLOTS
-    last = db.execute(SQL[newest], (first, first + SLOTS)).fetchone()[0]
-    if last is None:
-        return first
-    place = last + 1
-    while place >= first + SLOTS and db.execute(SQL[taken], (place,)).fetchone() is not None:
-        place += 1
-    return place
+    while True:
+        last = db.execute(SQL[newest], (first, first + SLOTS)).fetchone()[0]
+        if last is None:
+            return first
+        if last + 1 < first + SLOTS:
+            return last + 1
+        first += SLOTS
 
 
 def word_token(word: str) -> str:

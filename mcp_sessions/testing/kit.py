@@ -1,0 +1,43 @@
+"""The conformance kit: each promise of a storage backend as a named test.
+
+    class TestMine(StorageKit):
+        def open(self, folder: Path) -> SessionStorage:
+            return MyStorage(folder / "store")
+
+A store that ends with its handle overrides `another` too. Random histories are compared with MemorySessionStorage,
+the reference; their number grows with SESSIONS_TEST_COUNTS=full.
+"""
+
+from __future__ import annotations
+
+from .kit_changes import Changes
+from .kit_conditions import Conditions
+from .kit_deletion import Deletion
+from .kit_forks import Forks
+from .kit_handles import Handles
+from .kit_heads import Heads
+from .kit_keys import Keys
+from .kit_listings import Listings
+from .kit_messages import Messages
+from .kit_records import Records
+from .kit_search import Search
+from .kit_totals import Sums
+from .kit_whole import WholeSession
+
+
+class StorageKit(
+    Heads,
+    Conditions,
+    Messages,
+    Keys,
+    Records,
+    Listings,
+    Search,
+    Sums,
+    Changes,
+    Forks,
+    Deletion,
+    WholeSession,
+    Handles,
+):
+    """Everything that a backend promises."""

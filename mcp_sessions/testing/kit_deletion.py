@@ -1,0 +1,174 @@
+"""Deletion: nothing stays but the fact; and whose sessions are whose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ..errors import InvocationConflictError, SessionNotFoundError
+from ..models import InvocationQuery, Query, Value, Want
+from ..storage.base import SessionStorage
+from .making import called, calls, contents, does, everything, head, hits, ids, read_all, said, say, values
+from .store import Store
+
+
+class Deletion(Store):
+    def test_a_deleted_session_is_gone_from_everywhere(self, storage: SessionStorage) -> None:
+        empty = everything(storage, "word", "b")
+        _one(storage)
+        was = storage.read("s", Want()).metadata
+        assert storage.delete("s", does()) == was
+        assert everything(storage, "word", "b") == empty
+        with pytest.raises(SessionNotFoundError):
+            storage.read("s", Want())
+        with pytest.raises(SessionNotFoundError):
+            storage.delete("s", does())
+
+    def test_a_deleted_session_that_search_had_indexed_is_gone_too(self, storage: SessionStorage) -> None:
+        _one(storage)
+        assert hits(storage, "word") == [("s", 1)]
+        storage.delete("s", does())
+        assert hits(storage, "word") == []
+        assert [finding for finding in storage.check() if finding.level != "ok"] == []
+
+    def test_a_session_of_many_rows_is_deleted_whole(self, storage: SessionStorage) -> None:
+        messages = tuple(said(f"m{n}", f"word {n}") for n in range(700))
+        records = tuple(called(f"c{n}") for n in range(700))
+        storage.create(head(), does(messages=messages, records=records, set={f"k{n}": n for n in range(300)}))
+        assert len(hits(storage, "word", limit=1000)) == 700
+        storage.delete("s", does())
+        assert (hits(storage, "word"), calls(storage), ids(storage)) == ([], [], [])
+        assert [finding for finding in storage.check() if finding.level != "ok"] == []
+
+    def test_other_sessions_stay_as_they_were(self, storage: SessionStorage) -> None:
+        storage.create(head("t", tags=["t"]), does(messages=(said("a", "word"),), set={"k": 1}, records=(called("c"),)))
+        before = everything(storage, "word")
+        _one(storage)
+        storage.delete("s", does())
+        assert everything(storage, "word") == before
+
+    def test_the_record_of_a_deletion_belongs_to_no_session(self, storage: SessionStorage) -> None:
+        _one(storage)
+        storage.delete("s", does(records=(called("del", user_id="ana", kind="session"),)))
+        (record,) = storage.invocations(InvocationQuery()).items
+        assert (record.invocation_id, record.session_id, record.user_id) == ("del", None, "ana")
+        assert calls(storage, as_user="ana") == ["del"]
+        assert calls(storage, as_user="bob") == []
+
+    def test_a_deletion_does_its_parts(self, storage: SessionStorage) -> None:
+        _one(storage)
+        storage.create(head("t"))
+        storage.delete("s", does(also=(("t", does(set={"deleted": "s"})),)))
+        assert values(storage, "t") == {"deleted": "s"}
+        assert ids(storage) == ["t"]
+
+    def test_a_recreated_id_is_a_new_session(self, storage: SessionStorage) -> None:
+        _one(storage)
+        storage.delete("s", does())
+        created = storage.create(head("s", 9))
+        assert created.metadata == head("s", 9, revision=1)
+        assert (contents(storage), values(storage), calls(storage)) == ([], {}, [])
+        committed = storage.commit("s", does(messages=(said("a", "anew"),), set={"k": 2}, records=(called("c"),)))
+        assert (committed.revision, committed.seqs) == (2, [1])
+        assert read_all(storage).data == {"k": Value(value=2, version=2)}
+        assert hits(storage, "word") == []
+
+    def test_a_recreated_id_is_a_new_session_to_another_handle_too(self, storage: SessionStorage) -> None:
+        _one(storage)
+        with self.another(storage) as other:
+            assert contents(other) == ["word", "b"]
+            storage.delete("s", does())
+            storage.create(head("s"), say(said("a", "anew")))
+            assert contents(other) == ["anew"]
+            assert hits(other, "word") == []
+            assert hits(other, "anew") == [("s", 1)]
+            assert other.commit("s", say(said("b", "more"))).seqs == [2]
+
+    def test_children_keep_the_id_of_a_deleted_parent(self, storage: SessionStorage) -> None:
+        _one(storage)
+        storage.fork("s", 1, head("child"), does())
+        storage.delete("s", does())
+        view = read_all(storage, "child")
+        assert (view.metadata.parent_id, [one.content for one in view.messages]) == ("s", ["word"])
+        assert hits(storage, "word") == [("child", 1)]
+
+    def test_a_call_of_a_deleted_session_is_forgotten(self, storage: SessionStorage) -> None:
+        mine = called("c", scope="user", user_id="ana")
+        storage.create(head("s"), does(records=(mine,)))
+        storage.delete("s", does())
+        storage.create(head("t"), does(records=(mine,)))
+        assert [record.session_id for record in storage.invocations(InvocationQuery()).items] == ["t"]
+
+    def test_a_deletion_is_not_the_call_that_made_the_session(self, storage: SessionStorage) -> None:
+        made = called("c", scope="user", tool_name="session_create", kind="session")
+        storage.create(head("s"), does(records=(made,)))
+        with pytest.raises(InvocationConflictError):
+            storage.delete("s", does(records=(made.model_copy(update={"tool_name": "session_delete"}),)))
+        assert ids(storage) == ["s"]
+
+    # whose
+
+    @pytest.mark.parametrize("session_id", ["b", "n"])
+    @pytest.mark.parametrize(
+        "act",
+        [
+            lambda storage, name: storage.read(name, Want(as_user="ana")),
+            lambda storage, name: storage.read(name, Want(as_user="ana", keys=("k",), messages=1, records=1)),
+            lambda storage, name: storage.commit(name, does(set={"k": 0}, as_user="ana")),
+            lambda storage, name: storage.commit(name, does(records=(called("x"),), as_user="ana")),
+            lambda storage, name: storage.commit("a", does(also=((name, does(as_user="ana")),))),
+            lambda storage, name: storage.fork(name, None, head("child"), does(as_user="ana")),
+            lambda storage, name: storage.delete(name, does(as_user="ana")),
+        ],
+        ids=["read", "read parts", "commit", "record", "also", "fork", "delete"],
+    )
+    def test_the_session_of_someone_else_is_not_found(
+        self, storage: SessionStorage, act: Callable[[SessionStorage, str], Any], session_id: str
+    ) -> None:
+        _two(storage)
+        before = everything(storage, "word")
+        with pytest.raises(SessionNotFoundError) as refused:
+            act(storage, session_id)
+        with pytest.raises(SessionNotFoundError) as unknown:
+            act(storage, "unknown")
+        assert str(refused.value) == str(unknown.value).replace("unknown", session_id)
+        assert everything(storage, "word") == before
+
+    def test_ones_own_session_answers_as_without_restriction(self, storage: SessionStorage) -> None:
+        _two(storage)
+        assert storage.read("a", Want(as_user="ana")).metadata.session_id == "a"
+        storage.commit("a", does(set={"k": 1}, as_user="ana"))
+        storage.fork("a", None, head("child", user_id="ana"), does(as_user="ana"))
+        storage.delete("a", does(as_user="ana"))
+        assert sorted(ids(storage)) == ["b", "child", "n"]
+
+    def test_every_listing_shows_ones_own_alone(self, storage: SessionStorage) -> None:
+        _two(storage)
+        storage.commit(None, does(records=(called("mine", user_id="ana"), called("theirs", user_id="bob"))))
+        assert ids(storage, Query(as_user="ana")) == ["a"]
+        assert hits(storage, "word", as_user="ana") == [("a", 1)]
+        assert hits(storage, "word", as_user="ana", ids=("b",)) == []
+        assert calls(storage, as_user="ana") == ["mine", "c"]
+        assert calls(storage, as_user="ana", session_id="b") == []
+        assert [row.sessions for row in storage.totals(Query(as_user="ana"))] == [1]
+        assert [row.group for row in storage.totals(Query(as_user="ana"), "user")] == ["ana"]
+
+    def test_a_record_is_its_sessions_owners_whoever_made_it(self, storage: SessionStorage) -> None:
+        _two(storage)
+        storage.commit("a", does(records=(called("by-bob", user_id="bob"),)))
+        assert calls(storage, as_user="ana", invocation_id="by-bob") == ["by-bob"]
+        assert calls(storage, as_user="bob", invocation_id="by-bob") == []
+
+
+def _one(storage: SessionStorage) -> None:
+    change = does(messages=(said("a", "word"), said("b")), set={"k": 1, ".i": 1}, records=(called("c"),))
+    storage.create(head("s", user_id="ana", tags=["t"]), change)
+
+
+def _two(storage: SessionStorage) -> None:
+    for name, user in (("a", "ana"), ("b", "bob")):
+        change = does(messages=(said("m", "word"),), set={"k": user}, records=(called("c", cost=1),))
+        storage.create(head(name, user_id=user), change)
+    storage.create(head("n"), say(said("m", "word")))
