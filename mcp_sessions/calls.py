@@ -34,7 +34,7 @@ from .models import (
     TokenUsage,
     invalid,
 )
-from .records import REDACTED, digest, plain, preview, record_limit
+from .records import LONGEST_ERROR, REDACTED, digest, plain, preview, record_limit
 from .storage import Committed
 from .storage.heads import Effect, join
 
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 POLL_S = 0.05
-LONGEST_ERROR = 2000
 NOTED = "invocation "
 """How the note begins by which an error names the record of its call."""
 
@@ -106,7 +105,7 @@ class Call:
         self.replayed = False
         self.conditions: dict[str, Any] = {}
         self.refs: dict[str, str] = {}
-        """Arguments that stand in the same commit, and where: {"content": "message:seq.0"}."""
+        """Arguments, or members of them, that stand in the same commit, and where: {"content": "message:seq.0"}."""
         self._given = invocation_id is not None
         self.invocation_id = invocation_id if invocation_id is not None else manager.make_id("inv")
         self._native_id: str | None = None
@@ -309,6 +308,7 @@ class Call:
                 return storage.commit(None, change)
             if self.session_id is None:
                 raise InvalidArgumentError(f"{self.tool_name} changes a session, but names none.")
+            self.manager.refuse_recorded(self.session_id, self.draft.records)
             return storage.commit(self.session_id, change)
         act, what = self._target
         if act == "create":
@@ -429,14 +429,14 @@ class Call:
         refs = {
             f"arguments.{name}": ref
             for name, ref in self.refs.items()
-            if name in self.arguments and not self._is_secret_key(name)
+            if name.partition(".")[0] in self.arguments and not self._is_secret_key(name)
         }
         return refs or None
 
     def _is_secret_key(self, name: str) -> bool:
         # A key that is named like a secret: then its value is one.
-        key = self.arguments.get("key")
-        return name == "value" and isinstance(key, str) and self.manager.redactor.is_secret(key)
+        key = self.arguments.get("key") if name == "value" else name.partition(".")[2]
+        return isinstance(key, str) and self.manager.redactor.is_secret(key)
 
     def _kept_arguments(self, refs: bool, limit: int) -> Any:
         """The arguments as the record keeps them; what stands in the same commit is left out, `refs` says where."""
@@ -445,6 +445,10 @@ class Call:
             if self._is_secret_key(name):
                 arguments[name] = REDACTED
             elif not (refs and name in self.refs):
+                if refs and isinstance(value, dict):
+                    members = cast("dict[str, Any]", value)
+                    elsewhere = {place.partition(".")[2] for place in self.refs if not self._is_secret_key(place)}
+                    value = {one: member for one, member in members.items() if one not in elsewhere}  # noqa: PLW2901
                 arguments[plain(str(name), limit)] = _json_or_fault(value)
         return self.manager.redactor.bounded(arguments, limit)
 

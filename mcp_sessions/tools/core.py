@@ -56,6 +56,7 @@ def session_create(
     head = manager.new_metadata(session_id, purpose, owner, tags, metadata)
     for key, one in (data or {}).items():
         call.draft.set_value(key, one)
+        call.refs[f"data.{key}"] = f"data:{key}@revision"
     call.create(head)
     result: dict[str, Any] = {"*": HEAD}
     twin = _active_twin(call, head)
