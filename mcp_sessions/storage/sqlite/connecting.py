@@ -96,7 +96,6 @@ def writable(file: File, *, create: bool = False) -> Db:
         [
             "PRAGMA secure_delete=ON",
             f"PRAGMA synchronous={'FULL' if file.durability == 'full' else 'NORMAL'}",
-            "PRAGMA wal_autocheckpoint=1000",
             "PRAGMA journal_size_limit=67108864",
             *sync_pragmas(),
         ],

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import apsw
 
@@ -28,6 +28,11 @@ Chore = tuple[Work[bool], bool]
 """Work for idle moments, which tells whether there is more of it; and whether it removes what must not linger."""
 MAX_BATCH = 256
 IDLE_S = 1.0
+TIDY_PAGES = 1000
+"""After so many more pages the log is moved into the file and begun anew, if no reader is in the way."""
+LONG_LOG_PAGES = 4 * TIDY_PAGES
+"""A log so long waits for readers, or under many of them it would grow without bound."""
+READERS_MS = 50
 _log = logging.getLogger(__name__)
 
 
@@ -64,10 +69,13 @@ class Writer:
         self._restless = True
         self._lingering = False
         """What was removed still stands in the log."""
+        self._log_pages = 0
+        self._tidy_at = TIDY_PAGES
         self._connection: Db | None = None
         self._place: tuple[int, int] | None = None
         try:
             self._connection = prepare(file, self._gate)
+            self._connection.set_wal_hook(self._note_log)
             self._place = _place(self.path)
             if idle(self._connection) is not None:
                 self._start()
@@ -123,9 +131,7 @@ class Writer:
         """Wait until the connection is not at work, close it, and let nothing begin before `resume`."""
         if not self._using.acquire(timeout=timeout_s):
             return False
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._drop_connection()
         return True
 
     def resume(self) -> None:
@@ -212,21 +218,24 @@ class Writer:
         return _Job(None) if self._lingering else None
 
     def _batch(self, chore: _Job | None = None) -> None:
-        jobs = [chore] if chore is not None else []
-        gated = False
+        gated, broken = False, None
         try:
             gated = self._pass_gate()
-            jobs += self._taken()
-            with self._using:
-                self._do(jobs)
-        except BaseException as error:  # noqa: BLE001 - the door between this thread and its callers: each gets the error
-            self._fail(jobs or self._taken(), error)
-        finally:
-            if gated:
-                with suppress(OSError):
-                    self._gate.release()
-            for job in jobs:
-                job.done.release()
+        except OSError as error:
+            broken = error
+        jobs = [*([chore] if chore is not None else []), *self._taken()]
+        if broken is None:
+            self._do(jobs)
+        else:
+            self._fail(jobs, broken)
+        if self._log_pages >= self._tidy_at:
+            _tell(jobs)
+            jobs = []
+            self._tidy_log()
+        if gated:
+            with suppress(OSError):
+                self._gate.release()
+        _tell(jobs)
 
     def _pass_gate(self) -> bool:
         if not has_kernel_lock():
@@ -253,10 +262,14 @@ class Writer:
 
     def _do(self, jobs: list[_Job]) -> None:
         work = [job for job in jobs if job.work is not None]
-        if work:
-            self._transact(work)
-        if len(work) < len(jobs):
-            self._lingering = not self._checkpoint(self._connected())
+        try:
+            with self._using:
+                if work:
+                    self._transact(work)
+                if len(work) < len(jobs):
+                    self._lingering = not self._checkpoint("TRUNCATE", 0)
+        except BaseException as error:  # noqa: BLE001 - the door between this thread and its callers: each gets it
+            self._fail(jobs, error)
 
     def _transact(self, jobs: list[_Job]) -> None:
         connection = self._connected()
@@ -283,47 +296,67 @@ class Writer:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
 
-    def _checkpoint(self, connection: Db) -> bool:
-        """Whether the log is empty now. Where it is not, a reader is in the way; it is as durable there."""
-        connection.set_busy_timeout(0)
+    def _note_log(self, _connection: object, _name: str, pages: int) -> int:
+        # Called by each commit, in the place of SQLite's own checkpoints, which would keep its callers waiting.
+        self._log_pages = pages
+        self._tidy_at = min(self._tidy_at, pages + TIDY_PAGES)
+        return 0
+
+    def _tidy_log(self) -> None:
+        patience_ms = READERS_MS if self._log_pages >= LONG_LOG_PAGES else 0
+        with self._using:
+            self._checkpoint("RESTART", patience_ms)
+        self._tidy_at = self._log_pages + TIDY_PAGES
+
+    def _checkpoint(self, how: Literal["RESTART", "TRUNCATE"], patience_ms: int) -> bool:
+        """Whether the log was done with. Where it was not, a reader is in the way; it is as durable there."""
         try:
-            (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0]
-        except apsw.Error:
-            return False
-        finally:
+            connection = self._connected()
+            connection.set_busy_timeout(patience_ms)
+            (busy, _, _) = connection.execute(f"PRAGMA wal_checkpoint({how})").fetchall()[0]
             connection.set_busy_timeout(int(self._file.busy_timeout_s * 1000))
+        except (StorageError, apsw.Error):
+            _log.debug("The log was left beside %s", self.path, exc_info=True)
+            self._drop_connection()
+            return False
         return not busy
 
     def _fail(self, jobs: list[_Job], error: BaseException) -> None:
         for job in jobs:
             if job.error is None:
                 job.error = as_ours(self._file, error) if isinstance(error, (apsw.Error, OSError)) else error
-        if isinstance(error, apsw.Error) and self._connection is not None:
-            # A connection whose write failed is not used again: a later sync could succeed without the pages
-            # that the failed one lost.
-            connection, self._connection = self._connection, None
-            connection.close()
+        if isinstance(error, apsw.Error):
+            self._drop_connection()
+
+    def _drop_connection(self) -> None:
+        # One whose write failed is not used again: a later sync could succeed without the pages that the failed
+        # one lost.
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(apsw.Error):
+                connection.close()
 
     def _connected(self) -> Db:
         self.check_place()
         if self._connection is None:
             self._connection = writable(self._file)
+            self._connection.set_wal_hook(self._note_log)
         return self._connection
 
     def _let_go(self) -> None:
         with self._using:
-            try:
-                # A log that somebody else's file may have taken over is left alone; a gate that is held elsewhere
-                # is not waited for: what stays in the log is as durable there.
-                connection = self._connected()
-                if self._gate.try_acquire():
-                    self._checkpoint(connection)
-            except (StorageError, apsw.Error, OSError):
-                _log.debug("The log was left beside %s", self.path, exc_info=True)
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+            # A log that somebody else's file may have taken over is left alone; a gate that is held elsewhere is
+            # not waited for: what stays in the log is as durable there.
+            with suppress(OSError):
+                if self._place is not None and self._gate.try_acquire():
+                    self._checkpoint("TRUNCATE", 0)
+            self._drop_connection()
             self._gate.close()
+
+
+def _tell(jobs: list[_Job]) -> None:
+    for job in jobs:
+        job.done.release()
 
 
 def _place(path: Path) -> tuple[int, int] | None:

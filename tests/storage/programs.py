@@ -1,0 +1,279 @@
+"""What the child processes of these tests do, and how a test writes the same itself."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import signal
+import threading
+from datetime import UTC, datetime
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from mcp_sessions import _os
+from mcp_sessions.errors import StorageError
+from mcp_sessions.models import Change, ConversationMessage, Invocation, NewMessage, SessionMetadata, Want
+from mcp_sessions.session import new_id
+from mcp_sessions.storage import SessionStorage
+from mcp_sessions.storage.heads import join
+from mcp_sessions.storage.sqlite import SQLiteSessionStorage
+from tests.processes import hear, say
+
+AT = datetime(2026, 11, 22, 10, 0, 0, tzinfo=UTC)
+
+
+def new_session(storage: SessionStorage, session_id: str) -> None:
+    storage.create(SessionMetadata(session_id=session_id, created_at=AT, updated_at=AT))
+
+
+def saying(text: str, *, message_id: str | None = None, caller: str = "test") -> Change:
+    """A message, and the record of the call that brought it, whose result names the seq that it gets."""
+    message_id = message_id or new_id("msg")
+    invocation_id = new_id("inv")
+    message = ConversationMessage(
+        message_id=message_id, role="user", content=text, timestamp=AT, invocation_id=invocation_id
+    )
+    record = Invocation(
+        invocation_id=invocation_id,
+        tool_name="session_add_message",
+        kind="session",
+        caller=caller,
+        started_at=AT,
+        arguments={"text": text[:100]},
+        result={"message_id": message_id},
+        fills={"seq": "seq.0"},
+    )
+    return Change(at=AT, messages=(NewMessage(message=message, given=False),), records=(record,))
+
+
+def add(storage: SessionStorage, session_id: str, text: str, caller: str = "test") -> dict[str, Any]:
+    """Commit a message with its record; what the caller of the tool is told."""
+    change = saying(text, caller=caller)
+    committed = storage.commit(session_id, change)
+    record = change.records[0]
+    return {"invocation_id": record.invocation_id, **join(record.result, record.fills, committed.number)}
+
+
+# programs
+
+
+def open_and_write(name: str, each: int) -> None:
+    """For each path that is told: open it, make a session, append, close."""
+    say("ready")
+    while path := hear():
+        with SQLiteSessionStorage(path) as storage:
+            new_session(storage, name)
+            say([add(storage, name, f"{name} {number}") for number in range(each)])
+
+
+def append(path: str, session_id: str, name: str, count: int, durability: str = "full") -> None:
+    """Append `count` messages (0: go on for ever), and tell of each after it is committed."""
+    with SQLiteSessionStorage(path, durability=durability) as storage:  # type: ignore[arg-type]
+        say("ready")
+        hear()
+        number = 0
+        while not count or number < count:
+            number += 1
+            say(add(storage, session_id, f"{name} {number}", name))
+
+
+def hold_gate(path: str) -> None:
+    """Commit a message, but stay inside the transaction until told to go on."""
+    with SQLiteSessionStorage(path) as storage:
+
+        def work(db: Any) -> None:
+            say("inside")
+            hear()
+
+        storage._here().writer.run(work)
+        say(add(storage, "a", "from the holder"))
+
+
+def own(path: str) -> None:
+    """Tell an owner's name, and keep it until told."""
+    with SQLiteSessionStorage(path) as storage:
+        say(storage.owner())
+        hear()
+
+
+def within_file_size(path: str, limit: int) -> None:
+    """Write until the file may not grow, then go on when it may again: with the same handle."""
+    storage = SQLiteSessionStorage(path)
+    new_session(storage, "a")
+    told = [add(storage, "a", "before")]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    refusals: list[str] = []
+    while len(refusals) < 3:
+        try:
+            told.append(add(storage, "a", "x" * 10_000))
+        except StorageError as error:
+            refusals.append(f"{type(error).__name__}: {error}")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    told.append(add(storage, "a", "after"))
+    say({"told": told, "refusals": refusals})
+    storage.close()
+
+
+def fork_and_go_on(path: str, children: int) -> None:
+    """Fork while threads write and read; child and parent use the same object; all that anybody was told."""
+    storage = SQLiteSessionStorage(path)
+    told: list[dict[str, Any]] = []
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            told.append(add(storage, "a", "parent's thread"))
+            storage.read("a", Want(messages=5))
+
+    threads = [threading.Thread(target=write) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    owner = storage.owner()
+    pipes: list[tuple[int, int]] = []
+    for number in range(children):
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            _in_child(storage, owner, number, writing)
+        os.close(writing)
+        pipes.append((pid, reading))
+    for pid, reading in pipes:
+        with os.fdopen(reading) as pipe:
+            said = pipe.read()
+        _, status = os.waitpid(pid, 0)
+        say({"child": said, "status": status})
+    assert storage.alive(owner)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    told.append(add(storage, "a", "parent afterwards"))
+    say({"told": told})
+    storage.close()
+
+
+def _in_child(storage: SQLiteSessionStorage, parents: str, number: int, writing: int) -> None:
+    status = 1
+    try:
+        told = [add(storage, "a", f"child {number}") for _ in range(5)]
+        assert storage.alive(parents)
+        assert storage.owner() != parents
+        storage.read("a", Want(messages=5))
+        if number % 2:  # the other half ends without closing
+            storage.close()
+        os.write(writing, repr([entry["message_id"] for entry in told]).encode())
+        status = 0
+    finally:
+        os._exit(status)
+
+
+_pooled: SQLiteSessionStorage | None = None
+
+
+def _add_in_pool(number: int) -> dict[str, Any]:
+    assert _pooled is not None
+    return add(_pooled, "a", f"pool {number}")
+
+
+def use_in_pool(path: str) -> None:
+    """A multiprocessing pool of forks writes through the object that its parent opened and uses."""
+    global _pooled  # noqa: PLW0603 - how a forked worker comes by what its parent has
+    _pooled = SQLiteSessionStorage(path)
+    told = [add(_pooled, "a", "before")]
+    with get_context("fork").Pool(4) as pool:
+        waiting = pool.map_async(_add_in_pool, range(40))
+        told += [add(_pooled, "a", "meanwhile") for _ in range(10)]
+        told += waiting.get()
+    told.append(add(_pooled, "a", "after"))
+    say(told)
+    _pooled.close()
+
+
+def fork_and_wait(path: str) -> None:
+    """Leave a forked child behind, which lives on; tell its id."""
+    storage = SQLiteSessionStorage(path)
+    add(storage, "a", "before")
+    owner = storage.owner()
+    pid = os.fork()
+    if pid == 0:
+        signal.pause()
+    say(owner, pid)
+    while True:
+        add(storage, "a", "on and on")
+
+
+def leave_without_closing(path: str, how: str) -> None:
+    """Let the interpreter exit while the writer's thread is idle, at work, or at a gate that another holds."""
+    storage = SQLiteSessionStorage(path, busy_timeout_s=1.0)
+    told = [add(storage, "a", "before")]
+    if how == "busy":
+
+        def write() -> None:
+            while True:
+                add(storage, "a", "on and on")
+
+        for _ in range(4):
+            threading.Thread(target=write, daemon=True).start()
+        told += [add(storage, "a", f"busy {number}") for number in range(random.Random(path).randrange(20))]
+    elif how == "blocked":
+        say("ready")
+        hear()
+
+        def wait() -> None:
+            try:
+                add(storage, "a", "never")
+            except StorageError as error:
+                say(str(error))
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        thread.join()
+    say(told)
+
+
+def delete_and_stop(path: str, session_id: str, pieces: int) -> None:
+    """Delete a session, and wait for the end in the middle, after some pieces of it have gone."""
+    storage = SQLiteSessionStorage(path)
+    purge = storage._writing.purge
+    gone = 0
+
+    def slowly(db: Any) -> bool:
+        nonlocal gone
+        if gone == pieces:
+            say("in the middle")
+            hear()
+        gone += 1
+        return purge(db)
+
+    storage._writing.purge = slowly  # type: ignore[method-assign]
+    storage.delete(session_id, Change(at=AT))
+
+
+def without(name: str, program: str, *args: Any) -> None:
+    """Run another program where the system lacks something."""
+    assert name == "fcntl"
+    _os.fcntl = None
+    globals()[program](*args)
+
+
+def write_many(path: str, count: int) -> None:
+    """Many small commits, and how large the log was at most."""
+    with SQLiteSessionStorage(path, durability="process") as storage:
+        new_session(storage, "a")
+        say("ready")
+        hear()
+        log = Path(path + "-wal")
+        most = 0
+        for number in range(count):
+            storage.commit("a", Change(at=AT, set={"number": number}))
+            most = max(most, log.stat().st_size)
+        say(most)
+
+
+def read_on_and_on(path: str) -> None:
+    """Read one snapshot after the other."""
+    with SQLiteSessionStorage(path) as storage:
+        say("ready")
+        while True:
+            storage.read("a", Want(messages=20, names=True, prefix=""))
