@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast
 
@@ -21,8 +21,10 @@ from .models import (
     Limits,
     NewMessage,
     SessionStatus,
+    generated,
+    invalid,
 )
-from .session import Clock, new_id
+from .session import Clock
 
 _ID = re.compile(ID_PATTERN.removesuffix("$") + r"\Z")
 ROLES = {"human": "user", "ai": "assistant", "developer": "system"}
@@ -82,9 +84,8 @@ def checked_tags(tags: Iterable[Any], limits: Limits, argument: str = "tags") ->
     """Tags, each once, in order. Raises InvalidArgumentError, LimitError."""
     if isinstance(tags, str):
         raise InvalidArgumentError(f"{argument} is text, not a list of texts.", argument=argument)
-    unique = list(dict.fromkeys(tags))
+    unique = list(dict.fromkeys(checked_text(tag, argument, limits.tag_chars * 4) for tag in tags))
     for tag in unique:
-        checked_text(tag, argument, limits.tag_chars * 4)
         if not tag.strip():
             raise InvalidArgumentError(f"{argument} has an empty tag. Leave it out.", argument=argument)
         if len(tag) > limits.tag_chars:
@@ -92,6 +93,13 @@ def checked_tags(tags: Iterable[Any], limits: Limits, argument: str = "tags") ->
     if len(unique) > limits.tags:
         raise LimitError(argument, len(unique), limits.tags, "tags", argument=argument)
     return unique
+
+
+def checked_metadata(metadata: Any, limits: Limits) -> Mapping[str, Any]:
+    """Metadata of the caller's own. Raises InvalidArgumentError, LimitError."""
+    if not isinstance(metadata, Mapping):
+        raise InvalidArgumentError("metadata is not an object.", argument="metadata")
+    return cast("Mapping[str, Any]", checked_json(metadata, "metadata", limits.metadata_bytes))
 
 
 def checked_role(role: Any) -> str:
@@ -106,20 +114,13 @@ def checked_role(role: Any) -> str:
     return cast("str", known)
 
 
-def invalid(error: ValidationError, prefix: str = "") -> InvalidArgumentError:
-    """What pydantic found, in words: where, and what is wrong there."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the value"
-    message = first["msg"].removeprefix("Value error, ")
-    return InvalidArgumentError(f"{prefix}{where}: {message}.", argument=str(first["loc"][0]) if first["loc"] else None)
-
-
 class Draft:
     """What is to be committed to one session. Nothing happens to it until `change()` is handed to the store."""
 
-    def __init__(self, limits: Limits, clock: Clock) -> None:
+    def __init__(self, limits: Limits, clock: Clock, make_id: Callable[[str], str]) -> None:
         self.limits = limits
         self._clock = clock
+        self._make_id = make_id
         self.messages: list[NewMessage] = []
         self.set: dict[str, Any] = {}
         self.remove: list[str] = []
@@ -149,7 +150,7 @@ class Draft:
         given = message_id is not None
         try:
             message = ConversationMessage(
-                message_id=checked_id(message_id, "message_id", limits.id_chars) if given else new_id("msg"),
+                message_id=checked_id(message_id, "message_id", limits.id_chars) if given else self._make_id("msg"),
                 role=checked_role(role),  # type: ignore[arg-type]
                 content=checked_text(content, "content", limits.message_bytes),
                 timestamp=more.pop("timestamp", None) or self._clock(),
@@ -157,7 +158,7 @@ class Draft:
             )
         except ValidationError as error:
             raise invalid(error) from None
-        self.messages.append(NewMessage(message=message, given=given))
+        self.messages.append(NewMessage(message=message, given=given or not generated(message.message_id)))
         return message
 
     def set_value(self, key: str, value: Any, expected_version: int | None = None) -> None:
@@ -185,9 +186,7 @@ class Draft:
             elif name in ("tags", "add_tags", "remove_tags"):
                 value = tuple(checked_tags(value, limits, name))  # noqa: PLW2901
             elif name == "metadata":
-                if not isinstance(value, Mapping):
-                    raise InvalidArgumentError("metadata is not an object.", argument="metadata")
-                checked_json(value, "metadata", limits.metadata_bytes)
+                checked_metadata(value, limits)
             self._alter[name] = value
 
     def change(self, at: datetime, *, as_user: str | None = None, **conditions: Any) -> Change:

@@ -14,14 +14,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from pydantic import ValidationError
+
 from .calls import Call
-from .drafts import Draft, checked_id, checked_json, checked_tags, checked_text
+from .drafts import Draft, checked_id, checked_json, checked_metadata, checked_tags, checked_text
 from .errors import (
+    ConflictError,
     InvalidArgumentError,
     InvocationConflictError,
     InvocationRecordedError,
+    SessionEndedError,
     SessionNotFoundError,
-    StorageError,
 )
 from .models import (
     Alter,
@@ -45,16 +48,18 @@ from .models import (
     Value,
     View,
     Want,
+    generated,
+    invalid,
     tokens,
 )
 from .pricing import estimate
 from .querying import parse_query
 from .reads import ReadLog
-from .records import SECRET_WORDS, Redactor
+from .records import LONGEST_ERROR, SECRET_WORDS, Redactor, record_limit
 from .session import Clock, Session, new_id, utc_now
 from .storage import SessionStorage
 from .storage.cursors import pack, unpack
-from .storage.heads import NANO
+from .storage.heads import NANO, admit
 from .storage.whole import INVOCATION_DIR
 
 log = logging.getLogger(__name__)
@@ -86,9 +91,9 @@ class SessionManager:
         self.clock = clock
         self.make_id = make_id
         self.wait_s = wait_s
-        self.reads = ReadLog(storage, clock)
-        # What still waits when the interpreter ends is written then.
-        self._at_exit = weakref.finalize(self, _write_at_exit, self.reads)
+        self.reads = ReadLog(storage, clock, make_id)
+        # A manager that nobody closed: what waits is written all the same, and the thread that does it ends.
+        weakref.finalize(self, self.reads.end).atexit = False
 
     # the unit of work
 
@@ -170,7 +175,7 @@ class SessionManager:
             user_id=None if user_id is None else checked_text(user_id, "user_id", limits.key_chars),
             purpose=None if purpose is None else checked_text(purpose, "purpose", limits.metadata_bytes),
             tags=checked_tags(tags or (), limits),
-            custom_metadata=dict(checked_json(custom_metadata or {}, "metadata", limits.metadata_bytes)),
+            custom_metadata=dict(checked_metadata(custom_metadata or {}, limits)),
             parent_id=None if parent_id is None else checked_id(parent_id, "parent_id"),
         )
 
@@ -182,7 +187,19 @@ class SessionManager:
         return session
 
     def save_session(self, session: Session) -> None:
-        """Commit what was done to a working copy since it was read. Raises as `storage.save_session` does."""
+        """Commit what was done to a working copy since it was read; one that the store does not know is created.
+
+        Raises LimitError, InvalidArgumentError, SessionEndedError, StorageError.
+        """
+        pending, known = session.pending(), self.storage.session_exists(session.session_id)
+        messages = [new.message for new in pending.messages] if known else session.conversation
+        draft = self.draft()
+        for message in messages:
+            draft.add_message(**message.model_dump(exclude={"seq"}))
+        for key, value in (pending.set if known else session.data).items():
+            draft.set_value(key, value)
+        head = session.metadata
+        draft.alter(purpose=head.purpose, summary=head.summary, tags=head.tags, metadata=head.custom_metadata)
         self.storage.save_session(session)
 
     def update_session_metadata(
@@ -264,7 +281,10 @@ class SessionManager:
         limit: int = 100,
     ) -> list[Session]:
         """The sessions last updated, newest first; with any of the tags."""
-        return self.storage.list_sessions(user_id, status, tags, limit)
+        sessions = self.storage.list_sessions(user_id, status, tags, limit)
+        for session in sessions:
+            session.clock = self.clock
+        return sessions
 
     def cleanup_old_sessions(self, max_age_days: float = 30, dry_run: bool = False) -> list[str]:
         """Remove the ended sessions last updated more than so many days ago; their ids. Active ones stay."""
@@ -282,9 +302,11 @@ class SessionManager:
         """
         cutoff = self.clock() - self.abandon_after
         self.interrupt_dead()
+        idle = self._all(Query(status=(SessionStatus.ACTIVE,), updated_before=cutoff, limit=1000))
+        # Asked for after them: a call that has begun since makes its session busy.
         running = {record.session_id for record in self._running()}
         abandoned: list[str] = []
-        for metadata in self._all(Query(status=(SessionStatus.ACTIVE,), updated_before=cutoff, limit=1000)):
+        for metadata in idle:
             if metadata.session_id in running or metadata.custom_metadata.get("waiting"):
                 continue
             change = Change(
@@ -295,7 +317,7 @@ class SessionManager:
             )
             try:
                 self.storage.commit(metadata.session_id, change)
-            except (SessionNotFoundError, ValueError):
+            except (SessionNotFoundError, SessionEndedError, ConflictError):
                 continue  # it changed meanwhile, so it is not idle
             abandoned.append(metadata.session_id)
         if retention is not None:
@@ -404,30 +426,56 @@ class SessionManager:
             raise InvalidArgumentError("cost is not an amount in USD.", argument="cost")
         for name, value in (("arguments", arguments), ("result", result)):
             checked_json(value, name, limits.value_bytes)
-        if isinstance(error, str):
-            error = Failure(type="Error", message=checked_text(error, "error", limits.value_bytes)[:2000])
+        for name, text in (
+            ("model", model),
+            *((name, more.get(name)) for name in ("caller", "native_id", "parent_id")),
+        ):
+            if text is not None:
+                checked_text(text, name, limits.key_chars * 4)
         now = self.clock()
         started = started_at or now - timedelta(milliseconds=duration_ms or 0.0)
+        if token_usage is not None:
+            token_usage = usage_of(**token_usage)
         usd, source = self.priced(model, token_usage, cost, started)
-        return Invocation(
-            invocation_id=self.make_id("inv")
-            if invocation_id is None
-            else checked_id(invocation_id, "invocation_id", limits.id_chars),
-            user_id=as_user,
-            tool_name=checked_text(tool_name, "tool_name", limits.key_chars * 4),
-            status=InvocationStatus.ERROR if error is not None else InvocationStatus.OK,
-            started_at=started,
-            duration_ms=None if duration_ms is None else round(duration_ms, 3),
-            arguments=self.redactor.bounded(arguments, limits.record_bytes // 2),
-            result=self.redactor.bounded(result, limits.record_bytes // 2),
-            error=error,
-            model=None if model is None else checked_text(model, "model", limits.key_chars * 4),
-            token_usage=token_usage,
-            cost=usd,
-            cost_source=source or "unknown",
-            scope=None if invocation_id is None else "session",
-            **more,
-        )
+        try:
+            return Invocation(
+                invocation_id=self.make_id("inv")
+                if invocation_id is None
+                else checked_id(invocation_id, "invocation_id", limits.id_chars),
+                user_id=as_user,
+                tool_name=checked_text(tool_name, "tool_name", limits.key_chars * 4),
+                status=InvocationStatus.ERROR if error is not None else InvocationStatus.OK,
+                started_at=started,
+                duration_ms=None if duration_ms is None else round(duration_ms, 3),
+                arguments=self.redactor.bounded(arguments, record_limit(limits)),
+                result=self.redactor.bounded(result, record_limit(limits)),
+                error=self._failure(error),
+                model=model,
+                token_usage=token_usage,
+                cost=usd,
+                cost_source=source or "unknown",
+                scope=None if invocation_id is None else "session",
+                **more,
+            )
+        except ValidationError as fault:
+            raise invalid(fault, "The record: ") from None
+
+    def _failure(self, error: str | Failure | None) -> Failure | None:
+        if isinstance(error, str):
+            error = Failure(type="Error", message=checked_text(error, "error", self.limits.value_bytes))
+        return error and error.model_copy(update={"message": error.message[:LONGEST_ERROR]})
+
+    def refuse_recorded(self, session_id: str, records: Iterable[Invocation]) -> None:
+        """Raise for a record that has the id of a call made here: as InvocationRecordedError where it says the same,
+        else as InvocationConflictError. Ids that callers choose are compared by the commit itself.
+        """
+        for record in records:
+            if not generated(record.invocation_id) or record.scope is None:
+                continue
+            self.reads.flush()
+            query = InvocationQuery(session_id=session_id, invocation_id=record.invocation_id, limit=1)
+            for existing in self.storage.invocations(query).items:
+                admit(existing, record)
 
     def record_usage(
         self,
@@ -451,8 +499,10 @@ class SessionManager:
         record = self.linked(
             invocation_id, model or "unknown", model=model, token_usage=usage, cost=cost, as_user=as_user, kind="usage"
         )
+        draft = self.draft()
+        draft.records.append(record)
         try:
-            self.storage.commit(session_id, Change(at=self.clock(), records=(record,), as_user=as_user))
+            self._commit(session_id, draft, as_user)
         except InvocationRecordedError as recorded:
             return recorded.record.cost
         return record.cost
@@ -478,17 +528,21 @@ class SessionManager:
         as_user: str | None = None,
     ) -> Page[ConversationMessage]:
         """A page of messages by seq. Raises SessionNotFoundError, InvalidCursorError."""
+        checked_limit(limit)
         question = f"messages {session_id} {order} {','.join(sorted(roles or ()))}"
         place = unpack(question, cursor, (int,))
         seq = place[0] if place is not None else None
-        want = Want(
-            messages=checked_limit(limit),
-            order=order,
-            before=seq if order == "newest" else None,
-            after=seq if order == "oldest" else None,
-            roles=tuple(roles or ()),
-            as_user=as_user,
-        )
+        try:
+            want = Want(
+                messages=limit,
+                order=order,
+                before=seq if order == "newest" else None,
+                after=seq if order == "oldest" else None,
+                roles=tuple(roles or ()),
+                as_user=as_user,
+            )
+        except ValidationError as error:
+            raise invalid(error) from None
         view = self.storage.read(session_id, want)
         more = pack(question, [view.messages[-1].seq]) if view.more_messages else None
         return Page[ConversationMessage].model_construct(items=view.messages, next_cursor=more)
@@ -512,17 +566,24 @@ class SessionManager:
         """
         if session_id is not None:
             self.metadata(session_id, as_user=as_user)
+        checked_limit(limit)
+        try:
+            query = InvocationQuery(
+                as_user=as_user,
+                session_id=session_id,
+                tool=tool,
+                status=None if status is None else InvocationStatus(status),
+                kind=kind,
+                invocation_id=invocation_id,
+                reverse=reverse,
+                limit=limit,
+            )
+        except ValidationError as error:
+            raise invalid(error) from None
+        except ValueError:
+            known = ", ".join(InvocationStatus)
+            raise InvalidArgumentError(f"status {status!r} is not one of {known}.", argument="status") from None
         self.reads.flush()
-        query = InvocationQuery(
-            as_user=as_user,
-            session_id=session_id,
-            tool=tool,
-            status=None if status is None else InvocationStatus(status),
-            kind=kind,
-            invocation_id=invocation_id,
-            reverse=reverse,
-            limit=checked_limit(limit),
-        )
         return self.storage.invocations(query, cursor)
 
     def query(self, query: Query | str = "", cursor: str | None = None, **fields: Any) -> Page[SessionMetadata]:
@@ -534,10 +595,12 @@ class SessionManager:
 
     def as_query(self, query: Query | str = "", **fields: Any) -> Query:
         """A Query out of a line of the query language and fields; a field given beside the line wins."""
-        if isinstance(query, Query):
-            return query.model_copy(update=fields) if fields else query
         given = {name: value for name, value in fields.items() if value is not None}
-        return Query(**{**parse_query(query, self.clock()), **given})
+        line = parse_query(query, self.clock()) if isinstance(query, str) else dict(query)
+        try:
+            return Query(**{**line, **given})
+        except ValidationError as error:
+            raise invalid(error) from None
 
     def search(
         self, text: str, query: Query | str = "", cursor: str | None = None, limit: int = 20, **fields: Any
@@ -616,7 +679,7 @@ class SessionManager:
 
     def draft(self) -> Draft:
         """A change to be, checked against the limits."""
-        return Draft(self.limits, self.clock)
+        return Draft(self.limits, self.clock, self.make_id)
 
     def check(self) -> list[Finding]:
         """What the store finds wrong with itself, and what waits to be written by this process."""
@@ -628,7 +691,6 @@ class SessionManager:
 
     def close(self) -> None:
         """Write the records of reads that wait, then close the storage. Raises StorageError where they cannot be."""
-        self._at_exit.detach()
         try:
             self.reads.close()
         finally:
@@ -643,6 +705,7 @@ class SessionManager:
         self.close()
 
     def _commit(self, session_id: str, draft: Draft, as_user: str | None, **conditions: Any) -> Any:
+        self.refuse_recorded(session_id, draft.records)
         return self.storage.commit(session_id, draft.change(self.clock(), as_user=as_user, **conditions))
 
     def _all(self, query: Query) -> list[SessionMetadata]:
@@ -685,10 +748,3 @@ def usage_of(input: int = 0, output: int = 0, cache_read: int = 0, cache_write: 
         if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count < 1 << 53:
             raise InvalidArgumentError(f"{name} tokens {count!r} is not a count.", argument=f"{name}_tokens")
     return usage
-
-
-def _write_at_exit(reads: ReadLog) -> None:
-    try:
-        reads.close()
-    except StorageError as error:
-        log.error("Records of reads were lost at exit: %s", error)

@@ -62,6 +62,16 @@ class SessionStatus(StrEnum):
     ABANDONED = "abandoned"
 
 
+def known_status(status: SessionStatus | str) -> SessionStatus:
+    """A status by its name. Raises InvalidArgumentError."""
+    try:
+        return SessionStatus(status)
+    except ValueError:
+        known = ", ".join(SessionStatus)
+        text = f"'{str(status)[:80]}' is no status; it is one of {known}."
+        raise InvalidArgumentError(text, argument="status") from None
+
+
 class InvocationStatus(StrEnum):
     RUNNING = "running"
     OK = "ok"

@@ -6,149 +6,196 @@ queued and is tried again, and once it is written the delay is on record as well
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from itertools import groupby
+from itertools import islice
 
 from .errors import SessionNotFoundError, StorageError
-from .models import Change, Failure, Invocation, InvocationStatus
-from .session import Clock, new_id
+from .models import Change, Failure, Invocation, InvocationStatus, Want
+from .session import Clock
 from .storage import SessionStorage
 
 log = logging.getLogger(__name__)
 CAPACITY = 10_000
+PIECE = 500
+"""Records a commit takes at most, so that no other one waits for long behind it."""
 DELAY_S = 0.25
 RETRY_S = 1.0
 LATE = "record_reads"
 """The tool name under which a delayed flush stands on record."""
 
 
+class _Queue:
+    """What belongs to one process: a forked child begins with an empty one, for what was queued is the parent's."""
+
+    def __init__(self) -> None:
+        self.records: deque[Invocation] = deque()
+        self.lock = threading.Condition()
+        self.flushing = threading.Lock()
+        self.thread: threading.Thread | None = None
+        self.closed = False
+        self.failed_since: datetime | None = None
+        self.error = ""
+
+
 class ReadLog:
     """Records of reads on their way to the store."""
 
-    def __init__(self, storage: SessionStorage, clock: Clock) -> None:
+    def __init__(self, storage: SessionStorage, clock: Clock, make_id: Callable[[str], str]) -> None:
         self._storage = storage
         self._clock = clock
-        self._begin()
+        self._make_id = make_id
+        self._queues = {os.getpid(): _Queue()}
 
-    def _begin(self) -> None:
-        self._pid = os.getpid()
-        self._queue: deque[Invocation] = deque()
-        self._lock = threading.Condition()
-        self._flushing = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._closed = False
-        self._failed_since: datetime | None = None
-        self._error = ""
+    def _here(self) -> _Queue:
+        return self._queues.get(os.getpid()) or self._queues.setdefault(os.getpid(), _Queue())
 
     def add(self, record: Invocation) -> None:
-        """Queue a record; waits while the queue is full."""
-        if self._pid != os.getpid():
-            self._begin()  # a forked child: what was queued is the parent's to write
-        with self._lock:
-            if self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._serve, name="mcp-sessions-reads", daemon=True)
-                self._thread.start()
-            while len(self._queue) >= CAPACITY and not self._closed:
-                self._lock.wait()
-            self._queue.append(record)
-            if len(self._queue) == 1:
-                self._lock.notify_all()
-        if self._closed:
+        """Queue a record; waits while the queue is full. Raises StorageError once it is closed, for nobody else will
+        write it then.
+        """
+        here = self._here()
+        with here.lock:
+            while len(here.records) >= CAPACITY and not here.closed:
+                here.lock.wait()
+            here.records.append(record)
+            if here.thread is None and not here.closed:
+                here.closed = not self._start(here)
+            here.lock.notify_all()
+        if here.closed:
             self.flush()
 
     def flush(self) -> None:
-        """Write all that is queued now. Raises StorageError, and then it is all still queued."""
-        if self._pid != os.getpid() or not self._queue:
-            return
-        with self._flushing:
-            with self._lock:
-                batch = list(self._queue)
-            if not batch:
-                return
-            try:
-                self._write(batch)
-            except StorageError as error:
-                self._failed_since = self._failed_since or self._clock()
-                self._error = str(error)
-                log.error("%d records of reads could not be written, and stay queued: %s", len(batch), error)
-                raise
-            with self._lock:
-                for _ in batch:
-                    self._queue.popleft()
-                self._lock.notify_all()
-            self._tell_delay(len(batch))
+        """Write all that is queued now. Raises StorageError, and then what was not written is still queued."""
+        here = self._here()
+        due = len(here.records)
+        while due > 0:
+            with here.flushing:
+                with here.lock:
+                    batch = list(islice(here.records, min(due, PIECE)))
+                if not batch:
+                    return
+                self._flush(here, batch)
+                due -= len(batch)
 
     def close(self) -> None:
         """Write what is queued and end. Raises StorageError where it could not be written."""
-        with self._lock:
-            self._closed = True
-            self._lock.notify_all()
-            thread = self._thread
-        if thread is not None and thread is not threading.current_thread() and self._pid == os.getpid():
-            thread.join()
+        here = self._here()
+        self.end()
+        if here.thread is not None:
+            here.thread.join()
         self.flush()
+
+    def end(self) -> None:
+        """Have what is queued written, and the thread end, without waiting for it: may be called from any thread, by
+        the garbage collector too.
+        """
+        here = self._here()
+        with here.lock:
+            here.closed = True
+            here.lock.notify_all()
 
     @property
     def waiting(self) -> tuple[int, str]:
         """How many records are queued, and why the last flush failed, if it did."""
-        return len(self._queue), self._error if self._failed_since is not None else ""
+        here = self._here()
+        return len(here.records), here.error
 
-    def _serve(self) -> None:
-        while True:
-            with self._lock:
-                while not self._queue and not self._closed:
-                    self._lock.wait()
-                if self._closed:
-                    return
-                self._lock.wait_for(lambda: self._closed, DELAY_S)
-                if self._closed:
-                    return
-            try:
-                self.flush()
-            except StorageError:
-                with self._lock:
-                    self._lock.wait_for(lambda: self._closed, RETRY_S)
+    def _start(self, here: _Queue) -> bool:
+        thread = threading.Thread(target=self._serve, args=(here,), name="mcp-sessions-reads", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter is ending, and starts no more threads
+            return False
+        here.thread = thread
+        # What still waits when the interpreter ends is written then.
+        atexit.register(self._write_at_exit)
+        return True
+
+    def _serve(self, here: _Queue) -> None:
+        wait_s, closed = DELAY_S, False
+        while not closed:
+            with here.lock:
+                here.lock.wait_for(lambda: here.records or here.closed)
+                here.lock.wait_for(lambda: here.closed, wait_s)
+                closed = here.closed
+            wait_s = DELAY_S if self._tried() else RETRY_S
+        atexit.unregister(self._write_at_exit)
+
+    def _tried(self) -> bool:
+        try:
+            self.flush()
+        except StorageError:
+            return False
+        return True
+
+    def _write_at_exit(self) -> None:
+        try:
+            self.close()
+        except StorageError:
+            log.exception("%d records of reads were lost at exit", self.waiting[0])
+
+    def _flush(self, here: _Queue, batch: Sequence[Invocation]) -> None:
+        late = [] if here.failed_since is None else [self._delay(here, here.failed_since, len(here.records))]
+        try:
+            self._write([*batch, *late])
+        except StorageError as error:
+            here.failed_since = here.failed_since or self._clock()
+            here.error = str(error)
+            # No traceback: a full disk brings one such line a second.
+            log.error("%d records of reads could not be written, and stay queued: %s", len(here.records), error)  # noqa: TRY400
+            raise
+        here.failed_since, here.error = None, ""
+        with here.lock:
+            for _ in batch:
+                here.records.popleft()
+            here.lock.notify_all()
 
     def _write(self, batch: Sequence[Invocation]) -> None:
-        def session_of(record: Invocation) -> str:
-            return record.session_id or ""
+        """One commit: each record in its session, if that is there and the caller's, else without one."""
+        gone: set[tuple[str, str | None]] = set()
+        while True:
+            loose: list[Invocation] = []
+            placed: dict[tuple[str, str | None], list[Invocation]] = {}
+            for record in batch:
+                place = None if record.session_id is None else (record.session_id, record.user_id)
+                if place is None or place in gone:
+                    loose.append(record)
+                else:
+                    placed.setdefault(place, []).append(record)
+            at = batch[-1].started_at
+            also = tuple(
+                (session_id, Change(at=at, records=tuple(records), as_user=user))
+                for (session_id, user), records in placed.items()
+            )
+            try:
+                self._storage.commit(None, Change(at=at, records=tuple(loose), also=also))
+            except SessionNotFoundError as error:
+                gone |= {place for place in placed if place[0] == error.session_id and not self._is_there(*place)}
+            else:
+                return
 
-        changes: list[tuple[str | None, Change]] = []
-        for session_id, records in groupby(sorted(batch, key=session_of), key=session_of):
-            of_session = tuple(records)
-            changes.append((session_id or None, Change(at=of_session[-1].started_at, records=of_session)))
-        first_id, first = changes[0]
-        also = tuple((session_id, change) for session_id, change in changes[1:] if session_id is not None)
+    def _is_there(self, session_id: str, user: str | None) -> bool:
         try:
-            self._storage.commit(first_id, first.model_copy(update={"also": also}))
+            self._storage.read(session_id, Want(as_user=user))
         except SessionNotFoundError:
-            # One was deleted meanwhile: its reads are on record all the same, without a session.
-            for session_id, change in changes:
-                try:
-                    self._storage.commit(session_id, change)
-                except SessionNotFoundError:
-                    self._storage.commit(None, change)
+            return False
+        return True
 
-    def _tell_delay(self, count: int) -> None:
-        since, error = self._failed_since, self._error
-        if since is None:
-            return
-        self._failed_since, self._error = None, ""
-        now = self._clock()
-        record = Invocation(
-            invocation_id=new_id("inv"),
+    def _delay(self, here: _Queue, since: datetime, count: int) -> Invocation:
+        return Invocation(
+            invocation_id=self._make_id("inv"),
             tool_name=LATE,
             kind="session",
             caller="mcp-sessions",
             status=InvocationStatus.ERROR,
             started_at=since,
-            duration_ms=round((now - since).total_seconds() * 1000, 3),
+            duration_ms=round((self._clock() - since).total_seconds() * 1000, 3),
             result={"count": count},
-            error=Failure(type="StorageError", message=error),
+            error=Failure(type="StorageError", message=here.error),
         )
-        self._storage.commit(None, Change(at=now, records=(record,)))

@@ -16,6 +16,7 @@ SECRET_WORDS = ("password", "passwd", "secret", "token", "apikey", "api_key", "a
 LONG = 2048
 """Bytes from which a string is kept as a preview only."""
 PREVIEW_CHARS = 200
+LONGEST_ERROR = 2000
 _PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 
 
@@ -64,6 +65,11 @@ def preview(text: str) -> dict[str, Any]:
         "chars": len(text),
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
     }
+
+
+def plain(text: str, max_chars: int) -> str:
+    """A text that any store can keep: cut, without NULs and halves of surrogate pairs."""
+    return text[:max_chars].replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def digest(arguments: Mapping[str, Any]) -> str:

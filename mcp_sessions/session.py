@@ -11,18 +11,25 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import ValidationError
+
+from ._json import check_json
+from .errors import InvalidArgumentError
 from .models import (
     Alter,
     Change,
     ConversationMessage,
     Invocation,
+    Limits,
     NewMessage,
     Role,
     SessionMetadata,
     SessionStatus,
     Value,
     View,
+    invalid,
 )
+from .records import Redactor, record_limit
 
 Parts = tuple[list[ConversationMessage], dict[str, Any], list[str]]
 Clock = Callable[[], datetime]
@@ -94,17 +101,20 @@ class Session:
     ) -> ConversationMessage:
         """Append a message; `more` are further fields of ConversationMessage. Its seq is given when it is saved."""
         given = "message_id" in more
-        message = ConversationMessage.model_validate(
-            {
-                "message_id": new_id("msg"),
-                "role": role,
-                "content": content,
-                "timestamp": self._stamp(),
-                "tool_name": tool_name,
-                "invocation_id": invocation_id,
-                **more,
-            }
-        )
+        fields = {
+            "message_id": new_id("msg"),
+            "role": role,
+            "content": content,
+            "timestamp": self.clock(),
+            "tool_name": tool_name,
+            "invocation_id": invocation_id,
+            **more,
+        }
+        try:
+            message = ConversationMessage.model_validate(fields)
+        except ValidationError as error:
+            raise invalid(error) from None
+        self._stamp(message.timestamp)
         self.conversation.append(message)
         self._messages.append(NewMessage(message=message, given=given))
         return message
@@ -115,18 +125,23 @@ class Session:
         """Count a call as done; one whose id is there already is left as it is. `more`: fields of Invocation."""
         if invocation_id in self.invocation_ids:
             return
-        record = Invocation.model_validate(
-            {
-                "invocation_id": invocation_id,
-                "session_id": self.session_id,
-                "user_id": self.metadata.user_id,
-                "tool_name": tool_name,
-                "started_at": self._stamp(),
-                "duration_ms": duration_ms,
-                "scope": "session",
-                **more,
-            }
-        )
+        fields: dict[str, Any] = {
+            "invocation_id": invocation_id,
+            "session_id": self.session_id,
+            "user_id": self.metadata.user_id,
+            "tool_name": tool_name,
+            "started_at": self.clock(),
+            "duration_ms": duration_ms,
+            "scope": "session",
+            **more,
+        }
+        try:
+            record = Invocation.model_validate(fields)
+        except ValidationError as error:
+            raise invalid(error) from None
+        redactor, most = Redactor(), record_limit(Limits())
+        kept = {name: redactor.bounded(getattr(record, name), most) for name in ("arguments", "result")}
+        record = record.model_copy(update=kept)
         self.invocation_ids.append(invocation_id)
         self._records.append(record)
         known = self.metadata
@@ -140,7 +155,7 @@ class Session:
 
     def clear_conversation(self) -> None:
         """Take all messages away, those that the store has included, when it is saved."""
-        self._stamp()
+        self._stamp(self.clock())
         self._cleared_upto = max((message.seq for message in self.conversation), default=0) or self._cleared_upto
         self.conversation.clear()
         self._messages = []
@@ -150,20 +165,24 @@ class Session:
         return self.data.get(key, default)
 
     def set(self, key: str, value: Any) -> None:
-        """Set a key to a JSON value."""
-        self._stamp()
+        """Set a key to a JSON value. Raises InvalidArgumentError for what is none."""
+        try:
+            check_json(value)
+        except ValueError as error:
+            raise InvalidArgumentError(f"value {error}.", argument="value") from None
+        self._stamp(self.clock())
         self.data[key] = value
         self._written[key] = None
 
     def delete(self, key: str) -> None:
         """Remove a key; one that is not there is no error and no change."""
         if self.data.pop(key, self) is not self:
-            self._stamp()
+            self._stamp(self.clock())
             self._written[key] = None
 
     def clear_data(self) -> None:
         """Remove every key. The conversation stays."""
-        self._stamp()
+        self._stamp(self.clock())
         self._written |= dict.fromkeys(self.data)
         self.data.clear()
 
@@ -212,8 +231,10 @@ class Session:
         """Take over what a commit of `pending()` gave."""
         self.metadata = self._known = metadata
         for new, seq in zip(reversed(self._messages), reversed(seqs), strict=True):
-            place = next(i for i in range(len(self.conversation) - 1, -1, -1) if self.conversation[i] is new.message)
-            self.conversation[place] = new.message.model_copy(update={"seq": seq})
+            for place in range(len(self.conversation) - 1, -1, -1):
+                if self.conversation[place] is new.message:
+                    self.conversation[place] = new.message.model_copy(update={"seq": seq})
+                    break
         self._messages, self._written, self._records, self._cleared_upto = [], {}, [], None
 
     def to_dict(self) -> dict[str, Any]:
@@ -235,7 +256,5 @@ class Session:
             list(data.get("invocation_ids", [])),
         )
 
-    def _stamp(self) -> datetime:
-        now = self.clock()
+    def _stamp(self, now: datetime) -> None:
         self.metadata = self.metadata.model_copy(update={"updated_at": max(self.metadata.updated_at, now)})
-        return now

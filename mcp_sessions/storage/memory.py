@@ -394,10 +394,13 @@ class MemorySessionStorage(SessionStorage):
     def find(self, query: Query, cursor: str | None = None) -> Page[SessionMetadata]:
         with self._lock:
             self._open()
-            rows = [(_sort_value(stored.head, query), stored) for stored in self._selected(query)]
+            rows: list[tuple[Any, _Stored]] = [
+                (_sort_value(stored.head, query), stored) for stored in self._selected(query)
+            ]
             rows.sort(key=lambda row: (row[0], row[1].head["session_id"]), reverse=not query.reverse)
             question = bound("find", query)
-            place = unpack(question, cursor, (type(_sort_value(_ANY_HEAD, query)), str))
+            kind: type = type(_sort_value(_ANY_HEAD, query))
+            place = unpack(question, cursor, (kind, str))
             if place is not None:
                 at = (place[0], place[1])
                 rows = [

@@ -7,12 +7,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from ..errors import SessionNotFoundError
-from ..models import Change, Query, SessionMetadata, SessionStatus, View, Want
+from ..errors import ConflictError, InvocationRecordedError, SessionNotFoundError
+from ..models import Change, Query, SessionMetadata, SessionStatus, View, Want, known_status
 from ..session import Parts, Session, utc_now
 
 if TYPE_CHECKING:
     from .base import SessionStorage
+    from .heads import Committed
 
 EVERYTHING = 1 << 62
 INVOCATION_DIR = ".invocation_dir."
@@ -38,7 +39,7 @@ class WholeSessions:
         store = cast("SessionStorage", self)
         change = session.pending()
         try:
-            committed = store.commit(session.session_id, change)
+            committed = self._saved(session.session_id, change)
         except SessionNotFoundError:
             view = session.whole()
             metadata = store.restore(view).metadata
@@ -46,6 +47,16 @@ class WholeSessions:
             session.saved(metadata, [message.seq for message in view.messages][-unsaved:] if unsaved else [])
         else:
             session.saved(committed.metadata, committed.seqs)
+
+    def _saved(self, session_id: str, change: Change) -> Committed:
+        while True:
+            try:
+                return cast("SessionStorage", self).commit(session_id, change)
+            except InvocationRecordedError as other:
+                # Another copy was saved with this call; it is counted already.
+                there = other.record.invocation_id
+                records = tuple(record for record in change.records if record.invocation_id != there)
+                change = change.model_copy(update={"records": records})
 
     def load_session(self, session_id: str) -> Session | None:
         """A working copy of everything in a session, as of one moment; None where there is none."""
@@ -81,7 +92,7 @@ class WholeSessions:
         store = cast("SessionStorage", self)
         query = Query(
             user_id=user_id,
-            status=(SessionStatus(status),) if status is not None else (),
+            status=() if status is None else (known_status(status),),
             tags=tuple(tags or ()),
             limit=max(1, min(limit, 1000)),
         )
@@ -119,7 +130,15 @@ class WholeSessions:
         removed: list[str] = []
         while True:
             page = store.find(Query(status=ended, updated_before=cutoff_date, reverse=True, limit=1000))
-            gone = [metadata.session_id for metadata in page.items if self.delete_session(metadata.session_id)]
+            gone = [metadata.session_id for metadata in page.items if self._removed(metadata)]
             removed += gone
             if page.next_cursor is None or not gone:
                 return removed
+
+    def _removed(self, metadata: SessionMetadata) -> bool:
+        change = Change(at=utc_now(), expected_revision=metadata.revision)
+        try:
+            cast("SessionStorage", self).delete(metadata.session_id, change)
+        except (SessionNotFoundError, ConflictError):
+            return False  # it is gone, or was changed meanwhile: reopened, say
+        return True
