@@ -1,11 +1,16 @@
-"""What every test stands on: one async backend, and none of the settings of whoever runs the tests."""
+"""What every test stands on: one async backend, stores, and none of the settings of whoever runs the tests."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from mcp_sessions.manager import SessionManager
+from mcp_sessions.storage import SessionStorage
+from tests.stores import KINDS, SetClock, open_store
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +28,22 @@ def _own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("HOME", "USERPROFILE", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "APPDATA", "LOCALAPPDATA"):
         monkeypatch.setenv(name, str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def clock() -> SetClock:
+    return SetClock()
+
+
+@pytest.fixture(params=KINDS)
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SessionStorage]:
+    """A store of each kind, one after the other."""
+    with open_store(request.param, tmp_path) as storage:
+        yield storage
+
+
+@pytest.fixture
+def manager(storage: SessionStorage, clock: SetClock) -> Iterator[SessionManager]:
+    """A manager over each kind of store, whose time stands still; a repeated call does not wait for long."""
+    with SessionManager(storage, clock=clock, wait_s=0.05) as manager:
+        yield manager

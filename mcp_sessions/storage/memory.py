@@ -399,7 +399,7 @@ class MemorySessionStorage(SessionStorage):
             ]
             rows.sort(key=lambda row: (row[0], row[1].head["session_id"]), reverse=not query.reverse)
             question = bound("find", query)
-            kind: type = type(_sort_value(_ANY_HEAD, query))
+            kind: type[Any] = type(_sort_value(_ANY_HEAD, query))
             place = unpack(question, cursor, (kind, str))
             if place is not None:
                 at = (place[0], place[1])

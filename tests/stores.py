@@ -1,0 +1,31 @@
+"""The parts that tests of the manager stand on: a store of each kind, and a clock that goes when it is told to."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from mcp_sessions.storage import MemorySessionStorage, SessionStorage, SQLiteSessionStorage
+
+KINDS = ("memory", "sqlite")
+
+
+class SetClock:
+    """Stands still until somebody moves it."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 11, 22, 10, 0, 0, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def go_on(self, **by: float) -> datetime:
+        self.now += timedelta(**by)
+        return self.now
+
+
+def open_store(kind: str, folder: Path) -> SessionStorage:
+    """A new store; the SQLite one is a real file, which another process may open too."""
+    if kind == "memory":
+        return MemorySessionStorage()
+    return SQLiteSessionStorage(folder / "sessions.db", durability="process")
