@@ -11,9 +11,8 @@ import click
 
 from ..errors import ConfigError, SchemaChangedError, StorageBusyError, StorageError
 from .clients import configured
-from .path import without_password
 from .table import in_colour
-from .text import counted, json_text, one_line, when
+from .text import counted, json_text, one_line, when, without_password
 from .version import version
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ..errors import ConfigError, InvalidArgumentError, SessionNotFoundError, SessionsError
-from .text import one_line
+from .text import one_line, without_password
 
 
 class Failed(click.ClickException):
@@ -14,7 +14,7 @@ class Failed(click.ClickException):
     exit_code = 1
 
     def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))
+        super().__init__(one_line(without_password(message)))
 
 
 class Misused(Failed):

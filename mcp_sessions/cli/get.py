@@ -41,8 +41,9 @@ def get(*, session: str, key: str | None, raw: bool, as_json: bool) -> None:
         answer = {"session_id": head.session_id, "key": key, "version": found.version, "value": found.value}
         click.echo(json_text(answer))
     elif raw and isinstance(found.value, str):
-        # Into a file or a pipe it goes as it is; a terminal would act on what stands in it.
-        click.echo(lines(found.value) if sys.stdout.isatty() else found.value)
+        # Into a file or a pipe it goes as it is (echo would drop escape sequences); a terminal would act on them.
+        sys.stdout.write((lines(found.value) if sys.stdout.isatty() else found.value) + "\n")
+        sys.stdout.flush()
     else:
         click.echo(json_text(found.value, indent=2))
 

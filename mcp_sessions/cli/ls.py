@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+import re
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import islice
@@ -64,7 +64,7 @@ def ls(*, query: tuple[str, ...], limit: int, everything: bool, order: str, reve
                 click.echo("[]")
             click.echo("There are no sessions yet.", err=True)
             return
-        line = query[0] if len(query) == 1 else shlex.join(query)
+        line = query[0] if len(query) == 1 else " ".join(map(_quoted, query))
         page = 1000 if everything else min(limit, 1000)
         found = _heads(manager, manager.as_query(line, order=order, reverse=reverse, limit=page))
         if as_json:
@@ -77,6 +77,11 @@ def ls(*, query: tuple[str, ...], limit: int, everything: bool, order: str, reve
             click.echo("No session matches." if query else "There are no sessions yet.", err=True)
         if next(found, None) is not None:
             click.echo(f"There are more than these {len(heads):,}: --all lists all, --limit more.", err=True)
+
+
+def _quoted(argument: str) -> str:
+    """A shell takes the quotes off `tag:"a bug"`; the query language needs them."""
+    return re.sub(r"^([a-z_]+:)([^\"]*\s[^\"]*)$", r'\1"\2"', argument)
 
 
 def _heads(manager: SessionManager, query: Query) -> Iterator[SessionMetadata]:

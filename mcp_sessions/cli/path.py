@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 import click
 
-from .text import json_text, one_line
-
-_PASSWORD = re.compile(r"(?<=://)([^/?#@:]*):[^/?#]*@")
-_SECRET_FIELD = re.compile(r"([?&](?:password|sslpassword|passfile)=)[^&#]*", re.IGNORECASE)
+from .text import json_text, one_line, without_password
 
 
 @click.command()
@@ -25,12 +20,7 @@ def path(*, as_json: bool) -> None:
     url = Settings().storage
     place = location(url)
     if as_json:
-        exists = None if place is None else place.exists()
-        click.echo(json_text({"url": without_password(url), "path": place and str(place), "exists": exists}))
+        found = {"path": None, "exists": None} if place is None else {"path": str(place), "exists": place.exists()}
+        click.echo(json_text({"url": without_password(url), **found}))
     else:
         click.echo(one_line(without_password(url)) if place is None else str(place))
-
-
-def without_password(url: str) -> str:
-    """The url of a store as it may be shown."""
-    return _SECRET_FIELD.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url))

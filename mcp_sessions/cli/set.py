@@ -44,7 +44,7 @@ def set_value(*, session: str, key: str, value: str, as_string: bool, if_version
             arguments["expected_version"] = if_version
         result = invoke(manager, "session_set", arguments, caller=CALLER)
     if as_json:
-        click.echo(json_text(result))
+        click.echo(json_text({name: result[name] for name in ("session_id", "key", "version")}))
     else:
         click.echo(f"{one_line(key)} of session {head.session_id} is set, at version {result['version']}.", err=True)
 

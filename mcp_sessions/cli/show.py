@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -24,21 +24,18 @@ LONG = 200
 CALL_STYLES = {"error": "red", "interrupted": "red", "cancelled": "yellow", "running": "green"}
 
 
-class _Count(click.ParamType[int]):
-    """A number of things, or `all`."""
-
-    name = "N|all"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if value == "all":
-            return ALL
-        return click.IntRange(0, ALL).convert(value, param, ctx)
+def _count(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
+    if text is None:
+        return None
+    if text != "all" and not (text.isdecimal() and len(text) < 16):
+        raise click.BadParameter(f"{text!r} is neither a number nor all.")
+    return ALL if text == "all" else int(text)
 
 
 @click.command()
 @click.argument("session", metavar="ID")
-@click.option("--messages", type=_Count(), help="How many of the last messages: a number, or all.  [default: 10]")
-@click.option("--calls", type=_Count(), help="How many of the last calls: a number, or all.  [default: 10]")
+@click.option("--messages", metavar="N|all", callback=_count, help="How many of the last messages, if not 10.")
+@click.option("--calls", metavar="N|all", callback=_count, help="How many of the last calls, if not 10.")
 @click.option("--data", "with_data", is_flag=True, help="The values of the keys too.")
 @click.option("--full", is_flag=True, help="Shorten nothing; of calls, arguments and results too.")
 @click.option(

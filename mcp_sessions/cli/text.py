@@ -14,6 +14,8 @@ from typing import Any
 
 # Controls but tab and newline, DEL and C1, marks of direction, line and paragraph separators, halves of pairs.
 _ACTS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_PASSWORD = re.compile(r"(?<=://)([^/?#@:\s]*):\S*@")
+_SECRET_FIELD = re.compile(r"([?&](?:ssl)?pass(?:word|file)=)[^&#'\s]*", re.IGNORECASE)
 _UNITS = ((86_400 * 365, "y"), (86_400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
@@ -30,6 +32,11 @@ def one_line(text: str) -> str:
 def shortened(text: str, chars: int) -> str:
     """At most so many characters of a text, and how many there were where it was cut."""
     return text if len(text) <= chars else f"{text[:chars]}… ({len(text):,} characters)"
+
+
+def without_password(text: str) -> str:
+    """A text about a store, with the password blanked in every url in it."""
+    return _SECRET_FIELD.sub(r"\1***", _PASSWORD.sub(r"\1:***@", text))
 
 
 def json_text(value: Any, indent: int | None = None) -> str:

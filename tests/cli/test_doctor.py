@@ -1,0 +1,172 @@
+"""`mcp-sessions doctor`: what it looks at, and what it says when that is not as it should be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+from mcp_sessions import SessionManager
+from mcp_sessions.cli.clients import CLIENTS, config_path
+from mcp_sessions.models import Change, Failure, Invocation, InvocationStatus
+from mcp_sessions.reads import LATE
+from mcp_sessions.storage import SQLiteSessionStorage
+from tests.processes import Child
+
+from .conftest import Run
+from .programs import call_slowly
+
+
+def examined(run: Run) -> dict[str, dict[str, Any]]:
+    """The findings, by what was looked at; the exit status fits them."""
+    result = run("doctor", "--json")
+    report = json.loads(result.stdout)
+    faults = [finding for finding in report["findings"] if finding["level"] == "fault"]
+    assert (result.exit_code, report["ok"]) == ((1, False) if faults else (0, True))
+    assert all(finding["next"] for finding in faults)
+    return {finding["what"]: finding for finding in report["findings"]}
+
+
+def test_before_the_first_session_all_is_well_and_nothing_is_made(place: Path, run: Run) -> None:
+    found = examined(run)
+    assert found["store"]["level"] == "ok"
+    assert found["store"]["detail"] == f"sqlite://{place}: not yet created; the first session makes it"
+    assert not place.parent.exists()
+
+
+def test_a_sound_store_is_told_about(manager: SessionManager, run: Run) -> None:
+    manager.create_session("s")
+    manager.add_conversation_message("s", "user", "hello")
+    found = examined(run)
+    assert {"mcp-sessions", "Python", "settings", "store", "store version", "integrity", "running calls"} <= set(found)
+    assert found[f"SQLite {apsw.sqlite_lib_version()}"]["detail"] == "no known fault"
+    assert found["contents"]["detail"].startswith("1 sessions, 1 messages")
+    assert {finding["level"] for what, finding in found.items() if what != "clients"} == {"ok"}
+
+
+def test_each_line_has_level_and_what_and_faults_their_next_step(manager: SessionManager, run: Run) -> None:
+    lines = run("doctor").stdout.splitlines()
+    assert all(line.startswith(("ok       ", "warning  ", "         -> ")) for line in lines)
+    at = lines.index("warning  clients: none starts mcp-sessions")
+    assert lines[at + 1] == "         -> mcp-sessions install CLIENT"
+
+
+def test_a_setting_that_cannot_be_used_is_a_fault_and_not_the_end(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MCP_SESSIONS_PORT", "high")
+    found = examined(run)
+    assert found["settings"]["level"] == "fault"
+    assert "MCP_SESSIONS_PORT" in found["settings"]["detail"]
+    assert set(CLIENTS) <= set(found)
+    assert run("doctor").stderr == "1 fault found.\n"
+
+
+def test_a_file_of_another_program_is_a_fault(place: Path, run: Run) -> None:
+    place.parent.mkdir()
+    place.write_text("no database at all " * 100)
+    assert "it is not a SQLite file" in examined(run)["store"]["detail"]
+
+
+def test_a_newer_store_is_a_fault_that_says_to_upgrade(place: Path, manager: SessionManager, run: Run) -> None:
+    manager.close()
+    connection = apsw.Connection(str(place))
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    found = examined(run)["store"]
+    assert "version 99" in found["detail"]
+    assert found["next"] == "python -m pip install --upgrade mcp-sessions"
+
+
+def test_a_damaged_file_is_a_fault(place: Path, run: Run) -> None:
+    with SessionManager(SQLiteSessionStorage(place)) as manager:
+        for number in range(20):
+            manager.create_session(f"s{number}", purpose="words " * 200)
+    content = bytearray(place.read_bytes())
+    for page in range(4096 * 2, len(content), 4096):
+        content[page + 8 : page + 1000] = b"\xff" * 992
+    place.write_bytes(content)
+    result = run("doctor", "--json")
+    assert result.exit_code == 1
+    assert any("damaged" in finding["what"] + finding["detail"] for finding in json.loads(result.stdout)["findings"])
+
+
+def test_a_head_that_miscounts_is_a_fault(place: Path, manager: SessionManager, run: Run) -> None:
+    manager.create_session("s")
+    manager.add_conversation_message("s", "user", "hello")
+    manager.close()
+    connection = apsw.Connection(str(place))
+    connection.execute("UPDATE sessions SET message_count = 7")
+    connection.close()
+    found = examined(run)["heads that miscount their messages"]
+    assert (found["level"], found["detail"]) == ("fault", "1")
+
+
+@pytest.fixture
+def slow(manager: SessionManager) -> Iterator[Child]:
+    """A process in the middle of a slow call."""
+    manager.create_session("s")
+    with Child(call_slowly) as child:
+        assert child.hear() == "running"
+        yield child
+
+
+def test_a_call_at_work_is_shown_and_left_alone(manager: SessionManager, slow: Child, run: Run) -> None:
+    found = examined(run)
+    (record,) = manager.invocations("s", status="running").items
+    assert found["running calls"]["detail"].startswith(
+        f"1; explore\x1b[2J {record.invocation_id} of session s, agent:x"
+    )
+    assert "interrupted call" not in found
+    assert "explore\\x1b[2J" in run("doctor").stdout
+
+
+def test_a_call_whose_process_died_is_shown_and_marked(manager: SessionManager, slow: Child, run: Run) -> None:
+    slow.kill()
+    found = examined(run)
+    assert found["interrupted call"]["level"] == "warning"
+    assert "s, agent:x" in found["interrupted call"]["detail"]
+    assert found["running calls"]["detail"] == "0"
+    (record,) = manager.invocations("s", status="interrupted").items
+    assert record.error is not None
+    assert record.error.type == "Interrupted"
+    again = examined(run)
+    assert "interrupted call" not in again
+    assert again["interrupted calls on record"]["detail"].startswith("1; ")
+
+
+def test_records_of_reads_that_came_late_are_shown(manager: SessionManager, run: Run) -> None:
+    now = datetime.now(UTC)
+    late = Invocation(
+        invocation_id="inv-late",
+        tool_name=LATE,
+        kind="session",
+        status=InvocationStatus.ERROR,
+        started_at=now,
+        error=Failure(type="StorageError", message="the disk is full"),
+    )
+    manager.storage.commit(None, Change(at=now, records=(late,)))
+    found = examined(run)["records of reads were written late"]
+    assert found["level"] == "warning"
+    assert "the disk is full" in found["detail"]
+
+
+def test_a_client_that_starts_what_is_not_there_is_a_fault(place: Path, run: Run) -> None:
+    file = config_path(CLIENTS["cursor"])
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"mcpServers": {"sessions": {"command": "/nowhere/mcp-sessions", "args": ["serve"]}}}))
+    found = examined(run)["cursor"]
+    assert found["level"] == "fault"
+    assert "/nowhere/mcp-sessions, which does not exist" in found["detail"]
+    assert found["next"].endswith("mcp-sessions install cursor")
+
+
+def test_a_client_that_starts_it_is_well(place: Path, run: Run) -> None:
+    assert run("install", "cursor").exit_code == 0
+    found = examined(run)
+    assert found["cursor"]["level"] == "ok"
+    assert "sessions starts" in found["cursor"]["detail"]
+    assert "clients" not in found
