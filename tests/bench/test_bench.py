@@ -1,0 +1,34 @@
+"""The benchmark runs, and says what was measured; what comes out is not judged here, on a machine that is not quiet."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from .__main__ import MEASURES, main
+
+
+def test_a_quick_run_measures_every_row(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+
+    main(["--quick", "--json", str(figures)])
+
+    measured = {result["row"]: result for result in json.loads(figures.read_text())}
+    assert list(measured) == [row.name for _, rows in MEASURES for row in rows]
+    for result in measured.values():
+        assert result["level"] in ("storage", "call", "MCP", "CLI")
+        assert result["what"]
+        assert result["goal"]
+        assert len(result["runs"]) == len(result["detail"]) == 1
+        assert isinstance(result["ok"], bool)
+    assert measured["4 processes: lost"]["figure"] == 0
+    assert measured["1,000 sessions by 64 threads: lost"]["figure"] == 0
+
+
+def test_one_row_can_be_asked_for(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+
+    main(["--quick", "--only", "sqlite commit", "--json", str(figures), "--in", str(tmp_path / "here")])
+
+    names = [result["row"] for result in json.loads(figures.read_text())]
+    assert names == ["sqlite commit", "sqlite commit, 64 callers"]
