@@ -26,11 +26,11 @@ def get(*, session: str, key: str | None, raw: bool, as_json: bool) -> None:
     """
     with store_with(session) as (manager, head):
         if key is None:
-            data = manager.view(head.session_id, Want(prefix="")).data
+            view = manager.view(head.session_id, Want(names=True, prefix="" if as_json else None))
             if as_json:
-                click.echo(json_text([{"key": name, "version": value.version} for name, value in data.items()]))
+                click.echo(json_text([{"key": name, "version": view.data[name].version} for name in view.names]))
             else:
-                for name in data:
+                for name in view.names:
                     click.echo(one_line(name))
             return
         view = manager.view(head.session_id, Want(keys=(key,), names=True))

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .store import store
+from .store import heads, store
 from .table import Column, on_terminal, print_table, terminal_width
 from .text import age, amount, json_text, money, one_line, shortened
 
 if TYPE_CHECKING:
-    from ..manager import SessionManager
-    from ..models import Query, SessionMetadata
+    from ..models import SessionMetadata
 
 NARROW = 110
 """On a terminal with fewer characters a line, ids are shortened and tokens left out, so that the purpose has room."""
@@ -66,17 +65,17 @@ def ls(*, query: tuple[str, ...], limit: int, everything: bool, order: str, reve
             return
         line = query[0] if len(query) == 1 else " ".join(map(_quoted, query))
         page = 1000 if everything else min(limit, 1000)
-        found = _heads(manager, manager.as_query(line, order=order, reverse=reverse, limit=page))
+        found = heads(manager, manager.as_query(line, order=order, reverse=reverse, limit=page))
         if as_json:
             _print_json(found if everything else islice(found, limit))
             return
-        heads = list(found if everything else islice(found, limit))
-        if heads:
-            _print_heads(heads, manager.clock())
+        listed = list(found if everything else islice(found, limit))
+        if listed:
+            _print_table(listed, manager.clock())
         else:
             click.echo("No session matches." if query else "There are no sessions yet.", err=True)
         if next(found, None) is not None:
-            click.echo(f"There are more than these {len(heads):,}: --all lists all, --limit more.", err=True)
+            click.echo(f"There are more than these {len(listed):,}: --all lists all, --limit more.", err=True)
 
 
 def _quoted(argument: str) -> str:
@@ -84,32 +83,21 @@ def _quoted(argument: str) -> str:
     return re.sub(r"^([a-z_]+:)([^\"]*\s[^\"]*)$", r'\1"\2"', argument)
 
 
-def _heads(manager: SessionManager, query: Query) -> Iterator[SessionMetadata]:
-    """All that match, read page by page as they are used."""
-    cursor = None
-    while True:
-        page = manager.query(query, cursor)
-        yield from page.items
-        cursor = page.next_cursor
-        if cursor is None:
-            return
-
-
-def _print_json(heads: Iterator[SessionMetadata]) -> None:
+def _print_json(found: Iterator[SessionMetadata]) -> None:
     before = "["
-    for head in heads:
+    for head in found:
         click.echo(before + json_text(head.to_dict()), nl=False)
         before = ",\n"
     click.echo("]" if before != "[" else "[]")
 
 
-def _print_heads(heads: list[SessionMetadata], now: datetime) -> None:
-    rows = [_cells(head, now) for head in heads]
+def _print_table(listed: list[SessionMetadata], now: datetime) -> None:
+    rows = [_cells(head, now) for head in listed]
     columns = COLUMNS
     if on_terminal() and terminal_width() < NARROW:
         tokens = [column.name for column in COLUMNS].index("tokens")
         columns = COLUMNS[:tokens] + COLUMNS[tokens + 1 :]
-        short = _short_ids([head.session_id for head in heads])
+        short = _short_ids([head.session_id for head in listed])
         rows = [(short[row[0]], *row[1:tokens], *row[tokens + 1 :]) for row in rows]
     print_table(columns, rows)
 

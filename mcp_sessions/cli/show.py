@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -56,7 +55,7 @@ def show(*, session: str, messages: int | None, calls: int | None, with_data: bo
             prefix="" if with_data or as_json else None, names=True, messages=few if messages is None else messages
         )
         view = manager.view(head.session_id, want)
-        records = list(islice(_calls(manager, head.session_id), few if calls is None else calls))
+        records = _calls(manager, head.session_id, few if calls is None else calls)
         now = manager.clock()
     said, records = view.messages[::-1], records[::-1]
     if as_json:
@@ -79,14 +78,17 @@ def show(*, session: str, messages: int | None, calls: int | None, with_data: bo
         _print_calls(records, full)
 
 
-def _calls(manager: SessionManager, session_id: str) -> Iterator[Invocation]:
+def _calls(manager: SessionManager, session_id: str, count: int) -> list[Invocation]:
+    """The last calls, newest first."""
+    records: list[Invocation] = []
     cursor = None
-    while True:
-        page = manager.invocations(session_id, limit=1000, cursor=cursor)
-        yield from page.items
+    while len(records) < count:
+        page = manager.invocations(session_id, limit=min(count, 1000), cursor=cursor)
+        records += page.items
         cursor = page.next_cursor
         if cursor is None:
-            return
+            break
+    return records[:count]
 
 
 def _title(text: str) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from ..errors import SessionNotFoundError
@@ -13,9 +14,11 @@ from .text import one_line, shortened
 
 if TYPE_CHECKING:
     from ..manager import SessionManager
-    from ..models import SessionMetadata
+    from ..models import Query, SessionMetadata
 
 LATEST = "-"
+NAMED = 5
+"""How many sessions an error names."""
 
 
 @contextmanager
@@ -50,6 +53,17 @@ def store_with(text: str) -> Generator[tuple[SessionManager, SessionMetadata]]:
         yield manager, _meant(manager, text)
 
 
+def heads(manager: SessionManager, query: Query) -> Iterator[SessionMetadata]:
+    """All that match, read page by page as they are used."""
+    cursor = None
+    while True:
+        page = manager.query(query, cursor)
+        yield from page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            return
+
+
 def _meant(manager: SessionManager, text: str) -> SessionMetadata:
     if text == LATEST:
         newest = manager.query(limit=1).items
@@ -61,10 +75,11 @@ def _meant(manager: SessionManager, text: str) -> SessionMetadata:
     except SessionNotFoundError:
         pass
     # The query finds the letters anywhere in an id, a purpose or a tag.
-    found = [head for head in manager.query(text=text, limit=1000).items if head.session_id.startswith(text)]
+    candidates = heads(manager, manager.as_query(text=text, limit=1000))
+    found = list(islice((head for head in candidates if head.session_id.startswith(text)), NAMED + 1))
     if len(found) > 1:
-        names = ", ".join(map(_introduced, found[:5])) + (", …" if len(found) > 5 else "")
-        raise Misused(f"{len(found)} sessions have an ID that begins with {text}: {names}. Write more of it.")
+        names = ", ".join(map(_introduced, found[:NAMED])) + (", …" if len(found) > NAMED else "")
+        raise Misused(f"Several sessions have an ID that begins with {text}: {names}. Write more of it.")
     if not found:
         raise Missing(f"Session {text} not found: {_hint(manager, text)}")
     return found[0]

@@ -41,7 +41,7 @@ def without_password(text: str) -> str:
 
 def json_text(value: Any, indent: int | None = None) -> str:
     """The value as JSON that any reader takes and no terminal acts on; in letters that stdout knows."""
-    ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
+    ascii_only = "utf" not in (getattr(sys.stdout, "encoding", None) or "").lower()
     text = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
     # In JSON such characters stand inside strings only, where an escape means the same.
     return re.sub(r"[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]", _json_escape, text)

@@ -147,6 +147,23 @@ def test_a_reader_that_goes_away_ends_it_quietly(manager: SessionManager, args: 
     assert result.stderr == ""
 
 
+@pytest.mark.parametrize("args", [["ls"], ["ls", "--json"], ["show", "-"], ["get", "-"], ["doctor"]], ids=" ".join)
+def test_without_an_output_it_still_ends_well(manager: SessionManager, args: list[str]) -> None:
+    manager.create_session(data={"plan": 1})
+    closing = (
+        "import os, sys; os.close(1); os.execv(sys.executable, [sys.executable, '-m', 'mcp_sessions', *sys.argv[1:]])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", closing, *args],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_a_pipe_that_knows_few_letters_gets_escapes(manager: SessionManager, program: Program) -> None:
     manager.create_session(purpose="żółw", data={"größe": "…ż"})
     listed = program("ls", PYTHONIOENCODING="cp1252")

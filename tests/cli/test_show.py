@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mcp_sessions.manager import SessionManager
+from mcp_sessions.storage import SQLiteSessionStorage
 from mcp_sessions.tools import invoke
 
 from .conftest import Run
@@ -150,8 +151,16 @@ def test_a_beginning_of_several_is_a_usage_mistake_that_names_them(manager: Sess
     assert result.exit_code == 2
     assert result.stdout == ""
     assert result.stderr == (
-        "Error: 2 sessions have an ID that begins with alpha: alpha-2, alpha-1 (one). Write more of it.\n"
+        "Error: Several sessions have an ID that begins with alpha: alpha-2, alpha-1 (one). Write more of it.\n"
     )
+
+
+def test_many_that_only_contain_the_letters_hide_none_that_begins_with_them(place: Path, run: Run) -> None:
+    with SessionManager(SQLiteSessionStorage(place, durability="process")) as manager:
+        manager.create_session("abc-old")
+        for _ in range(1001):
+            manager.create_session(purpose="about abc")
+    assert whole(run, "abc", "--messages", "0")["session"]["session_id"] == "abc-old"
 
 
 @pytest.mark.parametrize(
