@@ -12,6 +12,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import apsw
+
 from mcp_sessions import _os
 from mcp_sessions.errors import StorageError
 from mcp_sessions.models import Change, ConversationMessage, Invocation, NewMessage, SessionMetadata, Want
@@ -91,6 +93,25 @@ def hold_gate(path: str) -> None:
         say(add(storage, "a", "from the holder"))
 
 
+def hold_lock(path: str) -> None:
+    """Hold SQLite's own lock, without the gate, as a foreign program would."""
+    connection = apsw.Connection(path)
+    connection.execute("BEGIN IMMEDIATE")
+    say("locked")
+    hear()
+    connection.execute("COMMIT")
+    connection.close()
+
+
+def read_for_long(path: str) -> None:
+    """Keep one snapshot open until told; the last seq in it, before and after."""
+    with SQLiteSessionStorage(path) as storage, storage._here().readers.one(snapshot=True) as db:
+        question = "SELECT max(seq) FROM messages"
+        say(db.execute(question).fetchall()[0][0])
+        hear()
+        say(db.execute(question).fetchall()[0][0])
+
+
 def own(path: str) -> None:
     """Tell an owner's name, and keep it until told."""
     with SQLiteSessionStorage(path) as storage:
@@ -166,6 +187,34 @@ def _in_child(storage: SQLiteSessionStorage, parents: str, number: int, writing:
         status = 0
     finally:
         os._exit(status)
+
+
+def fork_inside(path: str) -> None:
+    """Fork from within a transaction, which nobody can wait for."""
+    storage = SQLiteSessionStorage(path, busy_timeout_s=0.2)
+    told = [add(storage, "a", "before")]
+    inside, forked = threading.Event(), threading.Event()
+
+    def work(_: Any) -> None:
+        inside.set()
+        forked.wait()
+
+    thread = threading.Thread(target=storage._here().writer.run, args=(work,))
+    thread.start()
+    inside.wait()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            storage.read("a", Want())
+        except StorageError as error:
+            say(str(error))
+        os._exit(0)
+    os.waitpid(pid, 0)
+    forked.set()
+    thread.join()
+    told.append(add(storage, "a", "after"))
+    say(told)
+    storage.close()
 
 
 _pooled: SQLiteSessionStorage | None = None

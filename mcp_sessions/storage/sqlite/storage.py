@@ -257,10 +257,16 @@ class SQLiteSessionStorage(SessionStorage):
         while True:
             lock = FileLock(self._owners / new_id("own"))
             make_directory(self._owners)
+            self._clear_owners()
             with suppress(FileNotFoundError):
                 if lock.try_acquire() and lock.in_place():
                     return lock
             lock.close()
+
+    def _clear_owners(self) -> None:
+        with suppress(FileNotFoundError):
+            for file in list(self._owners.iterdir()):
+                self.alive(file.name)
 
     def alive(self, owner: str) -> bool:
         self._here()
