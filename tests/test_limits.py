@@ -201,9 +201,9 @@ def test_a_value_of_a_hundred_levels_is_the_deepest(manager: SessionManager) -> 
 @pytest.mark.parametrize("some_id", ["", ".", "..", "../x", "a/b", "a b", "-a", "a\n", "ü", "a\0", 7, None, "x" * 999])
 def test_an_id_is_letters_digits_dots_dashes(manager: SessionManager, some_id: Any) -> None:
     if some_id is not None:
-        with pytest.raises(InvalidArgumentError, match="session_id .* is not an id: 1 to 128 letters, digits"):
+        with pytest.raises(InvalidArgumentError, match=r"session_id .* is not an id: 1 to 128 letters, digits"):
             manager.create_session(some_id)
-        with pytest.raises(InvalidArgumentError, match="message_id .* is not an id"):
+        with pytest.raises(InvalidArgumentError, match=r"message_id .* is not an id"):
             manager.add_conversation_message("a", "user", "x", message_id=some_id)
     with pytest.raises((InvalidArgumentError, TypeError)):
         manager.link_invocation("a", some_id or "", "tool")

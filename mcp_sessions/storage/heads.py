@@ -214,11 +214,11 @@ def admit(existing: Invocation | None, record: Invocation) -> None:
         return
     if (existing.tool_name, existing.digest, existing.user_id) != (record.tool_name, record.digest, record.user_id):
         raise taken(existing, record)
+    begins = record.status is InvocationStatus.RUNNING
     if existing.status is InvocationStatus.RUNNING:
-        again = record.status is InvocationStatus.RUNNING
-        if again or (existing.owner, existing.attempt) != (record.owner, record.attempt):
+        if begins or (existing.owner, existing.attempt) != (record.owner, record.attempt):
             raise InvocationRecordedError(existing)
-    elif record.owner is not None and record.attempt == existing.attempt:
+    elif record.owner is not None and not begins and record.attempt == existing.attempt:
         raise _gone(record, f"was marked {existing.status.value}")
     elif existing.status is InvocationStatus.OK or record.attempt != existing.attempt + 1:
         raise InvocationRecordedError(existing)
