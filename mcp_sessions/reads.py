@@ -51,6 +51,8 @@ class ReadLog:
         self._clock = clock
         self._make_id = make_id
         self._queues = {os.getpid(): _Queue()}
+        # What still waits when the interpreter ends is written then: after whatever is registered later than this.
+        atexit.register(self._write_at_exit)
 
     def _here(self) -> _Queue:
         return self._queues.get(os.getpid()) or self._queues.setdefault(os.getpid(), _Queue())
@@ -99,6 +101,8 @@ class ReadLog:
         with here.lock:
             here.closed = True
             here.lock.notify_all()
+        if here.thread is None:
+            atexit.unregister(self._write_at_exit)
 
     @property
     def waiting(self) -> tuple[int, str]:
@@ -113,8 +117,6 @@ class ReadLog:
         except RuntimeError:  # the interpreter is ending, and starts no more threads
             return False
         here.thread = thread
-        # What still waits when the interpreter ends is written then.
-        atexit.register(self._write_at_exit)
         return True
 
     def _serve(self, here: _Queue) -> None:

@@ -136,13 +136,13 @@ def read_on_a_full_disk(path: str) -> None:
     manager = opened(path)
     manager.set_value("a", "k", 1)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(path + "-wal"), hard))  # the log cannot grow
     with manager.call("look", "a", reads=True):
         pass
     try:
         manager.reads.flush()
     except StorageError as error:
-        say("failed", str(error), manager.reads.waiting[0], [f.level for f in manager.check() if f.level == "fault"])
+        say("failed", str(error), manager.reads.waiting)
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     manager.reads.flush()
     say([record.to_dict() for record in manager.invocations("a").items])

@@ -1,0 +1,98 @@
+"""What a record keeps: no secrets, nothing long, and enough to see what happened."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+
+from mcp_sessions.models import Limits
+from mcp_sessions.records import PREVIEW_CHARS, Redactor, digest, plain, preview, record_limit
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "password",
+        "PASSWORD",
+        "db_password",
+        "dbPassword",
+        "passwd",
+        "client-secret",
+        "secretKey",
+        "access_token",
+        "accessToken",
+        "ACCESS_TOKEN",
+        "X-Auth-Token",
+        "token",
+        "apikey",
+        "api_key",
+        "apiKey",
+        "APIKey",
+        "OPENAI_API_KEY",
+        "Authorization",
+        "token2",
+        "http.authorization",
+    ],
+)
+def test_a_name_that_holds_a_secret_word_is_a_secret(name: str) -> None:
+    assert Redactor().is_secret(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["input_tokens", "tokens", "tokenizer", "secretary", "passwords", "key", "api", "keyboard", "key_api", "", "über"],
+)
+def test_a_word_that_only_resembles_one_is_none(name: str) -> None:
+    assert not Redactor().is_secret(name)
+
+
+def test_which_words_are_secrets_is_a_setting() -> None:
+    redactor = Redactor(["pin_code", "", "!"])
+    assert redactor.kept({"pinCode": 1, "pin": 2, "password": 3}) == {"pinCode": "[redacted]", "pin": 2, "password": 3}
+    assert Redactor([]).kept({"password": 1}) == {"password": 1}
+
+
+def test_secrets_are_blanked_at_any_depth_and_whole() -> None:
+    value = {"a": [{"b": ({"token": {"deep": [1]}},)}], "token": None, "secret": "", "tokens": {"token": 0}}
+    assert Redactor().kept(value) == {
+        "a": [{"b": [{"token": "[redacted]"}]}],
+        "token": None,
+        "secret": "[redacted]",
+        "tokens": {"token": "[redacted]"},
+    }
+
+
+@pytest.mark.parametrize(("text", "long"), [("x" * 2048, False), ("x" * 2049, True), ("é" * 1024, False)])
+def test_a_text_over_two_kib_is_kept_as_its_beginning_its_length_and_its_digest(text: str, long: bool) -> None:
+    kept = Redactor().kept([text])[0]
+    sha = hashlib.sha256(text.encode()).hexdigest()
+    assert kept == ({"preview": text[:200], "chars": len(text), "sha256": sha} if long else text)
+    assert Redactor().kept(text, shorten=False) == text
+
+
+@pytest.mark.parametrize("value", [None, True, 5, 2.5, "x", [], {}])
+def test_what_is_small_is_kept_as_it_is(value: Any) -> None:
+    assert Redactor().bounded(value, 10) == value
+
+
+def test_json_that_is_too_long_is_kept_as_the_beginning_of_its_text() -> None:
+    value = {"password": "hunter2", "rows": ["ü" * 100] * 1000}
+    kept = Redactor().bounded(value, record_limit(Limits()))
+    assert kept.keys() == {"preview", "chars", "sha256"}
+    assert kept["preview"].startswith('{"password":"[redacted]","rows":["ü')
+    assert len(kept["preview"]) == PREVIEW_CHARS
+    assert Redactor().bounded(["x" * 100], 104) == ["x" * 100]
+    assert Redactor().bounded(["x" * 100], 103) == preview('["' + "x" * 100 + '"]')
+
+
+def test_equal_arguments_have_one_digest() -> None:
+    assert digest({"a": 1, "b": [{"y": 1, "x": None}]}) == digest({"b": [{"x": None, "y": 1}], "a": 1})
+    assert digest({"a": 1}) != digest({"a": "1"})
+    assert digest({"a": [1, 2]}) != digest({"a": [2, 1]})
+    assert digest({}) == hashlib.sha256(b"{}").hexdigest()
+
+
+def test_any_text_can_be_made_plain() -> None:
+    assert plain("a\0b\ud800c" + "d" * 100, 6) == "a\ufffdb?cd"
