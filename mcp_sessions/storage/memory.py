@@ -185,6 +185,7 @@ class MemorySessionStorage(SessionStorage):
         with self._changing() as undo:
             stored = self._get(session_id, change.as_user)
             check(session_id, stored.head, change, lambda key: self._version(stored, key))
+            was = metadata_of(stored.head)
             self._commit_records(change, undo)
             for number in [number for number, one in self._records.items() if one.session is stored]:
                 self._forget(number, undo)
@@ -193,7 +194,7 @@ class MemorySessionStorage(SessionStorage):
             self._position += 1
             self._deleted.append((self._position, session_id))
             del self._deleted[:-KEPT_DELETIONS]
-            return metadata_of(stored.head)
+            return was
 
     @contextmanager
     def _changing(self) -> Generator[Undo]:
@@ -457,11 +458,14 @@ class MemorySessionStorage(SessionStorage):
             if group_by in ("day", "model", "tool"):
                 known = {id(stored) for stored in selected}
                 for one in self._records.values():
-                    record = one.record
-                    if id(one.session) in known and record.kind != "session" and record.status != "running":
-                        if group_by == "tool" and record.kind == "usage":
-                            continue
-                        sums.setdefault(_group(record, group_by), _Sum(messages=None)).add_record(record)
+                    stored, record = one.session, one.record
+                    if stored is None or id(stored) not in known:
+                        continue
+                    if record.kind == "session" or record.status == "running":
+                        continue
+                    if group_by == "tool" and record.kind == "usage":
+                        continue
+                    sums.setdefault(_group(record, group_by), _Sum(messages=None)).add_record(record, stored)
             else:
                 for stored in selected:
                     groups: Iterable[str | None] = (None,)
@@ -682,9 +686,9 @@ class _Sum:
         for name, count in head["token_usage"].items():
             self.usage[name] += count
 
-    def add_record(self, record: Invocation) -> None:
+    def add_record(self, record: Invocation, stored: _Stored) -> None:
         work = record.kind == "work"
-        self.sessions.add(record.session_id or "")
+        self.sessions.add(stored.head["session_id"])
         self.invocations += work
         self.failed += work and record.status != "ok"
         self.duration_us += round((record.duration_ms or 0.0) * 1000) if work else 0

@@ -10,6 +10,7 @@ the reference; their number grows with SESSIONS_TEST_COUNTS=full.
 
 from __future__ import annotations
 
+from . import histories
 from .kit_changes import Changes
 from .kit_conditions import Conditions
 from .kit_deletion import Deletion
@@ -41,3 +42,6 @@ class StorageKit(
     Handles,
 ):
     """Everything that a backend promises."""
+
+    def test_random_histories_are_answered_as_memory_answers_them(self) -> None:
+        histories.compare(self.open_quickly)

@@ -9,7 +9,10 @@ from .store import Store
 
 
 def _since(storage: SessionStorage, position: str | None) -> dict[str, int | None]:
-    return {change.session_id: change.revision for change in storage.changes(position).items}
+    changes = storage.changes(position).items
+    since = {change.session_id: change.revision for change in changes}
+    assert len(since) == len(changes), "a session comes twice"
+    return since
 
 
 def _now(storage: SessionStorage) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -12,6 +11,16 @@ from ..models import InvocationQuery, Query, Value, Want
 from ..storage.base import SessionStorage
 from .making import called, calls, contents, does, everything, head, hits, ids, read_all, said, say, values
 from .store import Store
+
+ACTS: dict[str, Callable[[SessionStorage, str], object]] = {
+    "read": lambda storage, name: storage.read(name, Want(as_user="ana")),
+    "read parts": lambda storage, name: storage.read(name, Want(as_user="ana", keys=("k",), messages=1, records=1)),
+    "commit": lambda storage, name: storage.commit(name, does(set={"k": 0}, as_user="ana")),
+    "record": lambda storage, name: storage.commit(name, does(records=(called("x"),), as_user="ana")),
+    "also": lambda storage, name: storage.commit("a", does(also=((name, does(as_user="ana")),))),
+    "fork": lambda storage, name: storage.fork(name, None, head("child"), does(as_user="ana")),
+    "delete": lambda storage, name: storage.delete(name, does(as_user="ana")),
+}
 
 
 class Deletion(Store):
@@ -32,6 +41,23 @@ class Deletion(Store):
         storage.delete("s", does())
         assert hits(storage, "word") == []
         assert [finding for finding in storage.check() if finding.level != "ok"] == []
+
+    def test_what_was_deleted_stands_on_no_disk(self, storage: SessionStorage) -> None:
+        record = called("c", arguments={"said": "Secretword"})
+        storage.create(head("s", purpose="Secretword"), does(messages=(said("m", "Secretword"),), records=(record,)))
+        storage.commit("s", does(set={"k": "Secretword"}))
+        storage.commit("s", does(set={"k": "Secretword again"}))
+        assert hits(storage, "secretword") == [("s", 1)]
+        storage.delete("s", does())
+        storage.close()
+        assert self.files_with("secretword") == []
+
+    def test_what_was_retracted_stands_on_no_disk(self, storage: SessionStorage) -> None:
+        storage.create(head("s"), say(said("m", "Secretword"), said("n", "Another")))
+        assert hits(storage, "secretword") == [("s", 1)]
+        storage.commit("s", does(retract=((1, 1),)))
+        storage.close()
+        assert self.files_with("secretword") == []
 
     def test_a_session_of_many_rows_is_deleted_whole(self, storage: SessionStorage) -> None:
         messages = tuple(said(f"m{n}", f"word {n}") for n in range(700))
@@ -111,28 +137,14 @@ class Deletion(Store):
     # whose
 
     @pytest.mark.parametrize("session_id", ["b", "n"])
-    @pytest.mark.parametrize(
-        "act",
-        [
-            lambda storage, name: storage.read(name, Want(as_user="ana")),
-            lambda storage, name: storage.read(name, Want(as_user="ana", keys=("k",), messages=1, records=1)),
-            lambda storage, name: storage.commit(name, does(set={"k": 0}, as_user="ana")),
-            lambda storage, name: storage.commit(name, does(records=(called("x"),), as_user="ana")),
-            lambda storage, name: storage.commit("a", does(also=((name, does(as_user="ana")),))),
-            lambda storage, name: storage.fork(name, None, head("child"), does(as_user="ana")),
-            lambda storage, name: storage.delete(name, does(as_user="ana")),
-        ],
-        ids=["read", "read parts", "commit", "record", "also", "fork", "delete"],
-    )
-    def test_the_session_of_someone_else_is_not_found(
-        self, storage: SessionStorage, act: Callable[[SessionStorage, str], Any], session_id: str
-    ) -> None:
+    @pytest.mark.parametrize("act", ACTS)
+    def test_the_session_of_someone_else_is_not_found(self, storage: SessionStorage, act: str, session_id: str) -> None:
         _two(storage)
         before = everything(storage, "word")
         with pytest.raises(SessionNotFoundError) as refused:
-            act(storage, session_id)
+            ACTS[act](storage, session_id)
         with pytest.raises(SessionNotFoundError) as unknown:
-            act(storage, "unknown")
+            ACTS[act](storage, "unknown")
         assert str(refused.value) == str(unknown.value).replace("unknown", session_id)
         assert everything(storage, "word") == before
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ..errors import InvalidArgumentError, InvocationConflictError, SessionExistsError, SessionNotFoundError
-from ..models import Alter, InvocationStatus, SessionStatus, Value, View, Want, tokens
+from ..models import Alter, InvocationStatus, Query, SessionStatus, Value, View, Want, tokens
 from ..storage.base import SessionStorage
 from .making import called, calls, contents, does, everything, head, read_all, said, say, values
 from .store import Store
@@ -137,6 +137,7 @@ class Forks(Store):
         assert restored.messages == view.messages
         assert [record.session_id for record in restored.records] == ["copy", "copy"]
         assert read_all(storage).records == view.records
+        assert [row.sessions for row in storage.totals(Query(), "tool")] == [2]
 
     def test_a_restored_session_does_not_take_a_call_from_another_one(self, storage: SessionStorage) -> None:
         storage.create(head("s"), does(records=(called("c", scope="user"),)))

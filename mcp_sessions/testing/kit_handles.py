@@ -96,6 +96,25 @@ class Handles(Store):
         assert got.count(True) == 1
         assert values(storage) == {"lock": got.index(True)}
 
+    def test_what_is_refused_among_others_leaves_no_trace(self, storage: SessionStorage) -> None:
+        storage.create(head("s"))
+        storage.create(head("t"))
+
+        def act(n: int) -> list[int]:
+            part = does(expected_revision=7) if n % 2 else does()
+            change = does(messages=(said(f"m{n}"),), set={f"k{n}": n}, records=(called(f"c{n}"),), also=(("t", part),))
+            try:
+                return storage.commit("s", change).seqs
+            except ConflictError:
+                return []
+
+        with ThreadPoolExecutor(32) as pool:
+            seqs = [seq for given in pool.map(act, range(64)) for seq in given]
+        view = read_all(storage)
+        assert sorted(seqs) == [message.seq for message in view.messages] == list(range(1, 33))
+        assert sorted(view.data) == sorted(f"k{n}" for n in range(0, 64, 2))
+        assert len(view.records) == view.metadata.total_invocations == 32
+
     # owners
 
     def test_an_owner_lives_as_long_as_its_handle(self, storage: SessionStorage) -> None:

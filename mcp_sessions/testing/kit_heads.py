@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -227,6 +227,6 @@ def _create_with_depth(storage: SessionStorage) -> tuple[Any, Change]:
 def _spoil(*values: Any) -> None:
     for value in values:
         if isinstance(value, list):
-            value.append("spoilt")
+            cast("list[Any]", value).append("spoilt")
         else:
             value["spoilt"] = 1

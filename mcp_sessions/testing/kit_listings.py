@@ -269,7 +269,9 @@ class Listings(Store):
     def test_a_cursor_of_records_belongs_to_its_query(self, storage: SessionStorage) -> None:
         _calls(storage)
         cursor = storage.invocations(InvocationQuery(limit=1)).next_cursor
-        for other in ({"as_user": "ana"}, {"session_id": "s"}, {"tool": "ls"}, {"kind": "work"}, {"reverse": True}):
+        others: list[dict[str, Any]] = [{"as_user": "ana"}, {"session_id": "s"}, {"tool": "ls"}, {"kind": "work"}]
+        others += [{"reverse": True}, {"status": "ok"}, {"invocation_id": "a"}, {"scope": "session"}]
+        for other in others:
             with pytest.raises(InvalidCursorError, match="another query"):
                 storage.invocations(InvocationQuery(limit=1, **other), cursor)
 

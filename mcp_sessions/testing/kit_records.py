@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 
 from ..errors import InvocationConflictError, InvocationRecordedError
-from ..models import Failure, InvocationQuery, InvocationStatus, Limits, Query, SessionMetadata, Want, tokens
+from ..models import (
+    Failure,
+    Invocation,
+    InvocationQuery,
+    InvocationStatus,
+    Limits,
+    Query,
+    SessionMetadata,
+    Want,
+    tokens,
+)
 from ..storage.base import SessionStorage
 from .making import at, called, calls, contents, does, everything, head, read_all, said, say, values
 from .store import Store
@@ -188,7 +198,7 @@ class Records(Store):
     ) -> None:
         storage.create(head(), does(records=(called("c", digest="d", status=InvocationStatus(status)),)))
         with pytest.raises(InvocationConflictError, match="Use a new id for a new call") as refused:
-            storage.commit("s", does(records=(called("c", **{"digest": "d", "attempt": 2, **other}),)))
+            storage.commit("s", does(records=(_again(other),)))
         assert refused.value.invocation_id == "c"
         assert len(read_all(storage).records) == 1
 
@@ -214,7 +224,8 @@ class Records(Store):
 
     def test_a_running_call_is_finished_by_its_owner_alone(self, storage: SessionStorage) -> None:
         storage.create(head(), does(records=(called("c", status=RUNNING, owner="own_a"),)))
-        for other in ({"owner": "own_b"}, {"owner": None}, {"owner": "own_a", "attempt": 2}):
+        others: list[dict[str, Any]] = [{"owner": "own_b"}, {"owner": None}, {"owner": "own_a", "attempt": 2}]
+        for other in others:
             with pytest.raises(InvocationRecordedError) as refused:
                 storage.commit("s", does(records=(called("c", **other),)))
             assert refused.value.record.status is RUNNING
@@ -296,3 +307,7 @@ class Records(Store):
         view = storage.read("s", Want(records=2))
         assert [record.invocation_id for record in view.records] == ["c4", "c3"]
         assert storage.read("s", Want(messages=1)).records == []
+
+
+def _again(other: dict[str, Any]) -> Invocation:
+    return called("c").model_copy(update={"digest": "d", "attempt": 2, **other})

@@ -70,6 +70,8 @@ class Sums(Store):
             token_usage=tokens(110, 5, 2, 1),
             estimated_cost=0.75,
         )
+        grep = {row.group: row for row in storage.totals(Query(), "tool")}["grep"]
+        assert (grep.token_usage, grep.estimated_cost) == (tokens(11, 5, 2, 1), 0.5)
         assert (rows["m2"].unpriced_invocations, rows[None].failed, rows["m1"].messages) == (1, 1, None)
 
     def test_groups_of_heads_sum_their_heads(self, storage: SessionStorage) -> None:

@@ -43,7 +43,12 @@ def head(session_id: str = "s", second: float = 0, **fields: Any) -> SessionMeta
 
 def said(message_id: str, content: str | None = None, second: float = 1, **fields: Any) -> NewMessage:
     """A message with an id of the caller's; its content is its id where none is given."""
-    given = {"role": "user", "content": message_id if content is None else content, "timestamp": at(second), **fields}
+    given: dict[str, Any] = {
+        "role": "user",
+        "content": message_id if content is None else content,
+        "timestamp": at(second),
+        **fields,
+    }
     return NewMessage(message=ConversationMessage(message_id=message_id, **given))
 
 
@@ -101,6 +106,7 @@ def joined(page_after: Callable[[str | None], Page[T]]) -> list[T]:
     while True:
         page = page_after(cursor)
         items += page.items
+        assert page.next_cursor is None or page.next_cursor != cursor, "the listing turns in a circle"
         cursor = page.next_cursor
         if cursor is None:
             return items

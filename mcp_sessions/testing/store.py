@@ -32,6 +32,11 @@ class Store:
             storage.close()
         return self.open(self.folder)
 
+    def files_with(self, word: str) -> list[str]:
+        """The files of the store that hold a word, in whatever case."""
+        files = [path for path in self.folder.rglob("*") if path.is_file()]
+        return [path.name for path in files if word.encode() in path.read_bytes().lower()]
+
     @pytest.fixture
     def storage(self, tmp_path: Path) -> Generator[SessionStorage]:
         self.folder = tmp_path

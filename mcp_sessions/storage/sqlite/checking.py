@@ -19,6 +19,10 @@ _QUESTIONS = {
                 AND sid NOT IN (SELECT sid FROM purging))
             + (SELECT count(*) FROM keys WHERE sid NOT IN (SELECT sid FROM sessions)
                 AND sid NOT IN (SELECT sid FROM purging))
+            + (SELECT count(*) FROM old_keys WHERE sid NOT IN (SELECT sid FROM sessions)
+                AND sid NOT IN (SELECT sid FROM purging))
+            + (SELECT count(*) FROM retracted WHERE sid NOT IN (SELECT sid FROM sessions)
+                AND sid NOT IN (SELECT sid FROM purging))
             + (SELECT count(*) FROM records WHERE sid IS NOT NULL AND sid NOT IN (SELECT sid FROM sessions)
                 AND sid NOT IN (SELECT sid FROM purging))
             + (SELECT count(*) FROM tags WHERE sid NOT IN (SELECT sid FROM sessions))""",

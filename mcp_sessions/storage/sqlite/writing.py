@@ -92,7 +92,7 @@ class Writing:
         head = self._head(db, session_id)
         check(session_id, head, change, lambda key: self._version(db, head.sid, key))
         self._apply_without_session(db, change)
-        for tag in head["tags"]:
+        for tag in self._head(db, session_id)["tags"]:
             db.execute(SQL["drop_tag"], (tag, head.sid))
         position = self._next_position(db)
         db.execute(SQL["drop_session"], (head.sid,))
