@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mcp_sessions.cli import COMMANDS
+from mcp_sessions.config import sqlite_url
 from mcp_sessions.manager import SessionManager
 
 from .conftest import ROOT, Program, Run
@@ -118,13 +119,14 @@ def test_a_file_of_another_program_is_one_line_and_no_traceback(place: Path, pro
     assert line.startswith(f"Error: {place}: it is not a SQLite file.")
 
 
-def test_what_the_system_refuses_is_one_line_and_no_traceback(place: Path, program: Program) -> None:
-    place.mkdir(parents=True)
-    result = program("ls")
+@pytest.mark.parametrize("name", ["a folder", "n" * 300])
+def test_what_the_system_refuses_is_one_line_and_no_traceback(place: Path, program: Program, name: str) -> None:
+    (place / "a folder").mkdir(parents=True)
+    result = program("ls", MCP_SESSIONS_STORAGE=sqlite_url(place / name))
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
     assert line.startswith("Error: ")
-    assert str(place) in line
+    assert str(place / name) in line
 
 
 @pytest.mark.parametrize("args", [["ls"], ["ls", "--json"], ["show", "-"], ["get", "-"], ["doctor"]], ids=" ".join)
