@@ -137,6 +137,65 @@ def within_file_size(path: str, limit: int) -> None:
     storage.close()
 
 
+class SyncVFS(apsw.VFS):
+    """The disk below SQLite, which counts the syncs of its files and fails those it is told to fail."""
+
+    def __init__(self) -> None:
+        self.syncs: list[str] = []
+        self.failing = ""
+        super().__init__("sync", "unix", makedefault=True)
+
+    def xOpen(self, name: Any, flags: list[int]) -> SyncFile:  # noqa: N802 - SQLite's name
+        return SyncFile(self, name, flags)
+
+
+class SyncFile(apsw.VFSFile):
+    def __init__(self, vfs: SyncVFS, name: Any, flags: list[int]) -> None:
+        self._vfs = vfs
+        filename = name.filename() if isinstance(name, apsw.URIFilename) else name
+        self._kind = str(filename).rpartition("-")[2] if str(filename).endswith(("-wal", "-journal")) else "db"
+        super().__init__("unix", name, flags)
+
+    def xSync(self, flags: int) -> None:  # noqa: N802 - SQLite's name
+        self._vfs.syncs.append(self._kind)
+        if self._kind == self._vfs.failing:
+            raise apsw.IOError("the disk did not sync")
+        super().xSync(flags)
+
+
+def with_failing_syncs(path: str) -> None:
+    """Commit, fail to sync three commits, and close: after the last of them nothing more is written."""
+    vfs = SyncVFS()
+    storage = SQLiteSessionStorage(path)
+    told = [add(storage, "a", "before")]
+    refusals: list[str] = []
+    for number in range(3):
+        vfs.failing = "wal"
+        try:
+            told.append(add(storage, "a", f"not synced {number}"))
+        except StorageError as error:
+            refusals.append(str(error))
+        vfs.failing = ""
+        if number < 2:
+            told.append(add(storage, "a", f"after {number}"))
+    storage.close()
+    say({"told": told, "refusals": refusals})
+
+
+def count_syncs(path: str, durability: str, commits: int) -> None:
+    """The syncs of so many commits, one after the other, and what SQLite says of its settings."""
+    vfs = SyncVFS()
+    storage = SQLiteSessionStorage(path, durability=durability)  # type: ignore[arg-type]
+    new_session(storage, "a")
+    vfs.syncs.clear()
+    for number in range(commits):
+        add(storage, "a", f"{number}")
+    syncs = list(vfs.syncs)
+    names = ("journal_mode", "synchronous", "secure_delete", "mmap_size", "temp_store")
+    say({"syncs": syncs, **storage._here().writer.run(lambda db: {name: db.pragma(name) for name in names})})
+    storage.close()
+
+
 def fork_and_go_on(path: str, children: int) -> None:
     """Fork while threads write and read; child and parent use the same object; all that anybody was told."""
     storage = SQLiteSessionStorage(path)

@@ -19,7 +19,7 @@ import apsw
 
 from ..._os import FileLock, has_kernel_lock, holder_of
 from ...errors import StorageClosedError, StorageError
-from .connecting import File, as_ours, check_version, prepare, writable
+from .connecting import APPLICATION_ID, File, as_ours, check_version, prepare, writable
 from .driver import Db
 
 T = TypeVar("T")
@@ -104,12 +104,8 @@ class Writer:
 
     def check_place(self) -> None:
         """Raise StorageError where the file that is open no longer stands at its path."""
-        place = _place(self.path)
-        if place is None or place != self._place:
-            raise StorageError(
-                f"{self.path} was removed or replaced while it was open, so nothing was written. "
-                "Put it back, or restart this process to begin with the file that is there now."
-            )
+        if not self._in_place():
+            raise self._moved()
 
     def close(self) -> None:
         """Finish what is queued, move the log into the file where nobody is in the way, and let go.
@@ -176,6 +172,16 @@ class Writer:
     def _may_leave(self) -> bool:
         return self._ended or (self._at_gate and not any(job.state == "waiting" for job in self._queue))
 
+    def _in_place(self) -> bool:
+        place = _place(self.path)
+        return place is not None and place == self._place
+
+    def _moved(self) -> StorageError:
+        return StorageError(
+            f"{self.path} was removed or replaced while it was open, so nothing was written. "
+            "Put it back, or restart this process to begin with the file that is there now."
+        )
+
     # the thread's side
 
     def _start(self) -> None:
@@ -222,7 +228,7 @@ class Writer:
         try:
             gated = self._pass_gate()
         except OSError as error:
-            broken = error
+            broken = error if self._in_place() else self._moved()
         jobs = [*([chore] if chore is not None else []), *self._taken()]
         if broken is None:
             self._do(jobs)
@@ -325,8 +331,24 @@ class Writer:
         for job in jobs:
             if job.error is None:
                 job.error = as_ours(self._file, error) if isinstance(error, (apsw.Error, OSError)) else error
+        if isinstance(error, apsw.IOError):
+            self._take_back()
         if isinstance(error, apsw.Error):
             self._drop_connection()
+
+    def _take_back(self) -> None:
+        """Write over what a failed commit left in the log.
+
+        If its sync was all that failed it stands there whole, and whoever opens the file after a crash would
+        take it for committed. While the failed connection is open, a new one still begins before it.
+        """
+        with suppress(StorageError, apsw.Error):
+            self.check_place()
+            connection = writable(self._file)
+            try:
+                connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+            finally:
+                connection.close()
 
     def _drop_connection(self) -> None:
         # One whose write failed is not used again: a later sync could succeed without the pages that the failed
