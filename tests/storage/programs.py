@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import resource
@@ -16,7 +17,7 @@ import apsw
 
 from mcp_sessions import _os
 from mcp_sessions.errors import StorageError
-from mcp_sessions.models import Change, ConversationMessage, Invocation, NewMessage, SessionMetadata, Want
+from mcp_sessions.models import Change, ConversationMessage, Invocation, NewMessage, Query, SessionMetadata, Want
 from mcp_sessions.session import new_id
 from mcp_sessions.storage import SessionStorage
 from mcp_sessions.storage.heads import join
@@ -385,3 +386,44 @@ def read_on_and_on(path: str) -> None:
         say("ready")
         while True:
             storage.read("a", Want(messages=20, names=True, prefix=""))
+
+
+def _in_use() -> dict[str, int]:
+    gc.collect()
+    resident = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return {
+        "descriptors": len(list(Path("/proc/self/fd").iterdir())),
+        "threads": threading.active_count(),
+        "memory": resident * resource.getpagesize(),
+    }
+
+
+def open_use_and_close(folder: str, count: int) -> None:
+    """What the process uses after a few stores, and after so many more."""
+
+    def use(number: int) -> None:
+        with SQLiteSessionStorage(f"{folder}/{number}.db", durability="process") as storage:
+            new_session(storage, "a")
+            add(storage, "a", "hello world")
+            storage.owner()
+            storage.search("hello", Query())
+            storage.read("a", Want(messages=5))
+
+    for number in range(20):
+        use(number)
+    say(_in_use())
+    for number in range(count):
+        use(number + 20)
+    say(_in_use())
+
+
+def commit_and_read(path: str, count: int) -> None:
+    """What the process uses after a few calls, and after so many more commits and as many reads."""
+    with SQLiteSessionStorage(path, durability="process") as storage:
+        new_session(storage, "a")
+        for number in range(count + 200):
+            storage.commit("a", Change(at=AT, set={"key": number}, messages=saying("hello").messages))
+            storage.read("a", Want(messages=5, keys=("key",)))
+            if number == 200:
+                say(_in_use())
+        say(_in_use())
