@@ -6,6 +6,8 @@ import os
 import resource
 import signal
 import sys
+import threading
+from pathlib import Path
 
 from mcp_sessions import InvocationConflictError, SessionManager, SQLiteSessionStorage, StorageError
 from mcp_sessions.session import Session
@@ -89,6 +91,18 @@ def read_at_the_very_end(path: str) -> None:
     atexit.register(read)
 
 
+def read_without_a_thread(path: str) -> None:
+    """Read and write where no thread can be started, as in a Python 3.12 that is ending."""
+    threading.stack_size(1 << 46)
+    manager = opened(path)
+    with manager.call("look", "a", reads=True):
+        pass
+    with manager.call("work", "a") as call:
+        call.draft.set_value("k", 1)
+    say([thread.name for thread in threading.enumerate()])
+    manager.close()
+
+
 def read_forget_and_wait(path: str) -> None:
     """Record a read through a manager that nobody holds any more."""
 
@@ -136,7 +150,7 @@ def read_on_a_full_disk(path: str) -> None:
     manager = opened(path)
     manager.set_value("a", "k", 1)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(path + "-wal"), hard))  # the log cannot grow
+    resource.setrlimit(resource.RLIMIT_FSIZE, (Path(path + "-wal").stat().st_size, hard))  # the log cannot grow
     with manager.call("look", "a", reads=True):
         pass
     try:

@@ -28,6 +28,7 @@ from tests.programs import (
     read_at_the_very_end,
     read_forget_and_wait,
     read_on_a_full_disk,
+    read_without_a_thread,
 )
 from tests.stores import SetClock
 
@@ -155,6 +156,15 @@ def test_a_read_made_while_the_interpreter_ends_is_written(path: str) -> None:
         child.ends_well()
     with opened(path) as manager:
         assert _tools(manager) == ["look"]
+
+
+def test_where_no_thread_can_be_started_reads_are_written_at_once(path: str) -> None:
+    """Python 3.12 starts no threads once it is ending: what was read at the end was lost there."""
+    with Child(read_without_a_thread, path) as child:
+        assert child.hear() == ["MainThread"]
+        child.ends_well()
+    with opened(path) as manager:
+        assert _tools(manager) == ["look", "work"]
 
 
 def test_a_manager_that_nobody_closed_writes_its_reads_when_it_is_forgotten(path: str) -> None:

@@ -27,6 +27,7 @@ Work = Callable[[Db], T]
 Chore = tuple[Work[bool], bool]
 """Work for idle moments, which tells whether there is more of it; and whether it removes what must not linger."""
 MAX_BATCH = 256
+POLL_S = 0.05
 IDLE_S = 1.0
 TIDY_PAGES = 1000
 """After so many more pages the log is moved into the file and begun anew, if no reader is in the way."""
@@ -63,6 +64,7 @@ class Writer:
         self._using = threading.Lock()
         """Held while the connection is at work, so that a fork can wait for it."""
         self._thread: threading.Thread | None = None
+        self._running_here = threading.Lock()
         self._at_gate = False
         self._closing = False
         self._ended = False
@@ -144,14 +146,17 @@ class Writer:
         with self._lock:
             if self._closing:
                 raise StorageClosedError(str(self.path))
-            if self._thread is None:
-                self._start()
+            alone = self._thread is None and not self._start()
             self._queue.append(job)
             self._wake.notify()
+        if alone:
+            self._run_here(job)
         try:
             done = job.done.acquire(timeout=self._file.busy_timeout_s)
-        except BaseException:  # Ctrl-C: what has not begun does not happen behind its back
-            self._give_up(job)
+        except BaseException:  # Ctrl-C: what has not begun does not happen behind its back, and what has is awaited
+            if not self._give_up(job):
+                while job.state == "running":
+                    job.done.acquire(timeout=POLL_S)
             raise
         if not done:
             if self._give_up(job):
@@ -184,9 +189,19 @@ class Writer:
 
     # the thread's side
 
-    def _start(self) -> None:
-        self._thread = threading.Thread(target=self._serve, name="mcp-sessions-writer", daemon=True)
-        self._thread.start()
+    def _start(self) -> bool:
+        thread = threading.Thread(target=self._serve, name="mcp-sessions-writer", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # none is to be had: Python 3.12 starts no more of them once it is ending
+            return False
+        self._thread = thread
+        return True
+
+    def _run_here(self, job: _Job) -> None:
+        with self._running_here:
+            while job.state == "waiting":
+                self._batch()
 
     def _serve(self) -> None:
         while True:
@@ -378,6 +393,7 @@ class Writer:
 
 def _tell(jobs: list[_Job]) -> None:
     for job in jobs:
+        job.state = "done"
         job.done.release()
 
 
