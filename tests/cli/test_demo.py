@@ -24,6 +24,8 @@ from mcp_sessions.cli.demo.story import Demo
 from mcp_sessions.config import sqlite_url
 from mcp_sessions.models import Invocation, SessionMetadata, Want
 
+from .conftest import ROOT
+
 DEMO = [sys.executable, "-m", "mcp_sessions", "demo"]
 LOOKED_AT = Path(sysconfig.get_path("stdlib"))
 DELETE_A_KEY = "DELETE FROM keys WHERE key = (SELECT min(key) FROM keys)"
@@ -35,7 +37,7 @@ def environment(folder: Path) -> dict[str, str]:
     """No settings, and a place for temporary files."""
     ours = ("MCP_SESSIONS_", "WORKFLOW_SESSION_")
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(ours)}
-    return {**kept, "TMPDIR": str(folder), "TEMP": str(folder), "TMP": str(folder)}
+    return {**kept, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder), "TEMP": str(folder), "TMP": str(folder)}
 
 
 class Shown:
