@@ -49,16 +49,16 @@ def build_server(
     listed = [_listed(tool, pinned) for tool in toolbox if tool.toolset in toolsets]
     limiter = anyio.CapacityLimiter(THREADS)
 
-    async def list_tools(_: Context, params: PaginatedRequestParams | None) -> ListToolsResult:
+    async def list_tools(_context: Context, _params: PaginatedRequestParams | None) -> ListToolsResult:
         return ListToolsResult(tools=listed)
 
     async def call_tool(context: Context, params: CallToolRequestParams) -> CallToolResult:
-        tool = toolbox[params.name] if params.name in toolbox else None
+        tool = toolbox.get(params.name)
         arguments = dict(params.arguments or {})
         if tool is not None:
             arguments = tool.lenient(arguments)
             if pinned is not None and _needs_session(tool):
-                arguments.setdefault("session_id", pinned)
+                arguments["session_id"] = arguments.get("session_id") or pinned
         call = functools.partial(
             toolbox.invoke,
             manager,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from mcp import MCPError
 from mcp.types import INTERNAL_ERROR, CallToolResult, TextContent
@@ -15,15 +15,16 @@ from mcp.types import INTERNAL_ERROR, CallToolResult, TextContent
 from .._json import encode
 from ..calls import NOTED
 from ..errors import SessionsError, StorageError
+from ..records import plain
 from ..tools import Tool
-from ..tools.fitting import size
+from ..tools.fitting import bounded
 
 log = logging.getLogger(__name__)
 ROOM = 40_000
 """Characters of JSON in one answer, at most: about 10,000 tokens, from which on hosts warn or cut."""
 
 
-def answer(tool: Tool, arguments: Mapping[str, Any], result: Any) -> CallToolResult:
+def answer(tool: Tool, arguments: Mapping[str, Any], result: Mapping[str, Any]) -> CallToolResult:
     """The result of a tool: a write as one line, a read as compact JSON, and both structured."""
     structured = bounded(result, ROOM)
     text = encode(structured) if tool.line is None else tool.line(structured, arguments)
@@ -44,32 +45,4 @@ def refusal(error: Exception) -> CallToolResult:
         notes = [note for note in getattr(error, "__notes__", []) if note.startswith(NOTED)]
         text = f"Internal error ({notes[0]})" if notes else "Internal error"
         log.error("%s", text, exc_info=error)
-    return CallToolResult(content=[TextContent(type="text", text=text[:ROOM])], is_error=True)
-
-
-def bounded(result: Any, room: int) -> Any:
-    """A result within the room: where its tool could not keep to it, its long texts and objects are cut."""
-    longest = room // 4
-    while size(result) > room and longest >= 8:
-        result = _cut(result, longest)
-        longest //= 2
-    return result
-
-
-def _cut(value: Any, longest: int) -> Any:
-    if isinstance(value, str):
-        return value if len(value) <= longest else f"{value[:longest]}… ({len(value):,} characters)"
-    if isinstance(value, dict):
-        return {name: _cut_member(member, longest) for name, member in cast("dict[str, Any]", value).items()}
-    if isinstance(value, list):
-        return [_cut(item, longest) for item in cast("list[Any]", value)]
-    return value
-
-
-def _cut_member(value: Any, longest: int) -> Any:
-    if isinstance(value, dict) and size(value) > longest:
-        text = encode(value)
-        inner = cast("dict[str, Any]", value)
-        # An object of our own is cut inside; one of the user's is shown by its beginning.
-        return _cut(inner, longest) if "session_id" in inner else {"preview": text[:longest], "chars": len(text)}
-    return _cut(value, longest)
+    return CallToolResult(content=[TextContent(type="text", text=plain(text, ROOM))], is_error=True)
