@@ -10,7 +10,11 @@ import types
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from ..models import Json
+from pydantic import AfterValidator
+
+from ..drafts import checked_id
+from ..errors import InvalidArgumentError
+from ..models import Json, Text
 
 
 @dataclass(frozen=True)
@@ -24,14 +28,24 @@ class Arg:
     """An empty text means that it was left out, where a host cannot leave it out."""
 
 
-SessionId = Annotated[str, Arg(blank=True)]
-Tags = list[str]
+def _id(text: str) -> str:
+    try:
+        return checked_id(text, "session_id")
+    except InvalidArgumentError:
+        raise ValueError(
+            "should be an id: 1 to 128 letters, digits, '.', '_' or '-', beginning with a letter or digit"
+        ) from None
+
+
+SessionId = Annotated[str, AfterValidator(_id), Arg(blank=True)]
+Name = Annotated[Text, Arg(blank=True)]
+Tags = list[Text]
 Role = Literal["user", "assistant", "system", "tool", "human", "ai", "developer"]
 Status = Literal["active", "completed", "failed", "abandoned"]
 Ending = Literal["completed", "failed", "abandoned"]
 RecordStatus = Literal["running", "ok", "error", "cancelled", "interrupted"]
-Cursor = Annotated[str, Arg(blank=True)]
-Time = Annotated[str, Arg(blank=True)]
+Cursor = Annotated[Text, Arg(blank=True)]
+Time = Annotated[Text, Arg(blank=True)]
 JsonObject = dict[str, Json]
 HIDDEN = Arg(hidden=True)
 
@@ -72,9 +86,11 @@ def is_hidden(annotation: Any) -> bool:
 
 
 def blank_is_absent(annotation: Any) -> bool:
-    """Whether an empty text stands for an argument left out: ids, enums, times, cursors."""
+    """Whether an empty text stands for an argument left out: ids, enums, times, names, cursors, and all that can be
+    no text.
+    """
     kind, args = required(annotation)
-    return any(arg.blank for arg in args) or get_origin(kind) is Literal
+    return any(arg.blank for arg in args) or get_origin(kind) is Literal or not can_be_text(annotation)
 
 
 def can_be_text(annotation: Any) -> bool:
@@ -100,7 +116,7 @@ def _schema(kind: Any) -> dict[str, Any]:
         words = [word for word in get_args(kind) if kind is not Role or word not in ("human", "ai", "developer")]
         return {"type": "string", "enum": words}
     if origin is list:
-        return {"type": "array", "items": _schema(get_args(kind)[0])}
+        return {"type": "array", "items": schema_of(get_args(kind)[0])}
     if origin is dict:
         return {"type": "object"}
     return {"type": _SIMPLE[kind]}

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from .._json import canonical, encode
+from .._json import canonical
 from ..calls import HEAD, REVISION, Call, Number
-from ..errors import InvalidArgumentError
+from ..errors import InvalidArgumentError, InvalidCursorError
 from ..manager import checked_limit, ending, usage_of
-from ..models import Json, Page, Query, SessionMetadata, SessionStatus, Want
+from ..models import Hit, Json, Page, Query, SessionMetadata, SessionStatus, Text, View, Want
 from ..querying import parse_query, parse_time
 from ..storage.cursors import pack, unpack
 from ..storage.words import words
 from . import outputs as out
-from .arguments import HIDDEN, Arg, Cursor, Ending, JsonObject, Role, SessionId, Status, Tags, Time
-from .fitting import data, message, page, value
+from .arguments import HIDDEN, Arg, Cursor, Ending, JsonObject, Name, Role, SessionId, Status, Tags, Time
+from .fitting import FRAME, LONG_PURPOSE, bounded, data, first, message, page, shortened, size, value
 from .toolbox import Toolbox, ago
 
 CORE = Toolbox()
 tool = CORE.tool
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 @tool(
@@ -37,10 +39,10 @@ tool = CORE.tool
 )
 def session_create(
     call: Call,
-    purpose: str | None = None,
+    purpose: Text | None = None,
     tags: Tags | None = None,
     session_id: SessionId | None = None,
-    user_id: Annotated[str | None, Arg(hidden=True, blank=True)] = None,
+    user_id: Annotated[Text | None, Arg(hidden=True, blank=True)] = None,
     metadata: Annotated[JsonObject | None, HIDDEN] = None,
     data: Annotated[JsonObject | None, HIDDEN] = None,
 ) -> Any:
@@ -84,7 +86,7 @@ def _active_twin(call: Call, head: SessionMetadata) -> SessionMetadata | None:
     kind="session",
     output=out.result(
         {
-            "session": out.HEAD,
+            "session": out.SESSION,
             "data": out.OBJECT,
             "more_keys": out.INTEGER,
             "messages": out.listed(out.MESSAGE),
@@ -102,8 +104,8 @@ def _active_twin(call: Call, head: SessionMetadata) -> SessionMetadata | None:
 def session_get(
     call: Call,
     session_id: SessionId,
-    key: Annotated[str | None, Arg(blank=True)] = None,
-    keys: Annotated[list[str] | None, HIDDEN] = None,
+    key: Annotated[Text | None, Arg(blank=True)] = None,
+    keys: Annotated[list[Text] | None, HIDDEN] = None,
     messages: Annotated[int, Arg("how many last messages")] = 0,
 ) -> Any:
     """Read a session: its status, data and last messages (messages=N); or one stored value (key). Call this first when
@@ -111,42 +113,46 @@ def session_get(
     """
     if not 0 <= messages <= 1000:
         raise InvalidArgumentError(f"messages {messages} is not between 0 and 1,000.", argument="messages")
-    wanted = dict.fromkeys([*(keys or ()), *([key] if key is not None else [])])
+    wanted: dict[str, None] = dict.fromkeys([*(keys or ()), *([key] if key is not None else [])])
     want = Want(keys=tuple(wanted), prefix=None if wanted else "", names=True, messages=messages, as_user=call.as_user)
     view = call.manager.view(session_id, want)
+    call.count = len(view.data) + len(view.messages)
     result: dict[str, Any] = {"session_id": session_id}
     room = call.room
     if key is not None:
-        found = view.data.get(key)
-        result |= {"key": key, "found": found is not None}
-        if found is None:
-            result["keys"] = _names(view.names, room)
-        else:
-            result |= {"value": found.value, "version": found.version}
-            cut = value(found.value, session_id, key, room, (room or 0) - 1000)
-            if cut is not found.value:
-                result |= {"value": cut["preview"], "chars": cut["chars"], "resource": cut["resource"]}
+        alone = not (keys or messages)
+        result |= _one(view, session_id, key, room and (room - 10 * FRAME if alone else room // 2))
     else:
-        result["session"] = view.metadata.to_dict()
+        result["session"] = bounded(view.metadata.to_dict(), room and room // 3)
     if key is None or keys:
-        values = {name: view.data[name].value for name in view.data if name != key}
-        result["data"], left_out = data(values, session_id, None if room is None else room // 2)
-        if left_out:
-            result["more_keys"] = left_out
+        values = {name: one.value for name, one in view.data.items() if name != key}
+        result["data"], more = data(values, session_id, room and room // 2 if key is None else room and room // 4)
+        if more:
+            result["more_keys"] = more
     if messages:
-        limit = None if room is None else room - len(encode(result)) - 100
-
-        def last(count: int) -> Page[Any]:
-            return Page(items=view.messages[:count])
-
-        rows, _ = page(limit, messages, last, lambda one: message(one.to_dict(), session_id, limit))
+        left = room and room - size(result)
+        rows, _ = page(
+            left,
+            messages,
+            lambda count: Page[Any].model_construct(items=view.messages[:count], next_cursor=None),
+            lambda one: message(one.to_dict(), session_id, left),
+        )
         result["messages"] = rows[::-1]
-    call.count = len(view.data) + len(view.messages)
     return result
 
 
-def _names(names: list[str], room: int | None) -> list[str]:
-    return names if room is None else names[: max(1, room // 600)]
+def _one(view: View, session_id: str, key: str, room: int | None) -> dict[str, Any]:
+    """One key: its value, a long one cut; or the keys that there are."""
+    found = view.data.get(key)
+    if found is None:
+        names = first(view.names, room)
+        result: dict[str, Any] = {"key": key, "found": False, "keys": names}
+        return result if len(names) == len(view.names) else {**result, "more_keys": len(view.names) - len(names)}
+    result = {"key": key, "found": True, "value": found.value, "version": found.version}
+    shown = value(found.value, session_id, key, room, (room or 0) // 2)
+    if shown is not found.value:
+        result |= {"value": shown["preview"], "chars": shown["chars"], "resource": shown["resource"]}
+    return result
 
 
 @tool(
@@ -157,13 +163,14 @@ def _names(names: list[str], room: int | None) -> list[str]:
     kind="session",
     output=out.result(session_id=out.TEXT, key=out.TEXT, version=out.INTEGER),
     line=lambda result, arguments: (
-        f"Stored {result['key']} ({_kind(arguments.get('value'))}) version {result['version']} in {result['session_id']}."
+        f"Stored {result['key']} ({_kind(arguments.get('value'))}) version {result['version']} "
+        f"in {result['session_id']}."
     ),
 )
 def session_set(
     call: Call,
     session_id: SessionId,
-    key: str,
+    key: Text,
     value: Json,
     expected_version: Annotated[int | None, HIDDEN] = None,
 ) -> Any:
@@ -204,12 +211,12 @@ def session_add_message(
     call: Call,
     session_id: SessionId,
     role: Role,
-    content: str,
-    tool_name: str | None = None,
-    message_id: Annotated[str | None, Arg("to make a retry safe", blank=True)] = None,
-    invocation_id: Annotated[str | None, Arg(hidden=True, blank=True)] = None,
+    content: Text,
+    tool_name: Name | None = None,
+    message_id: Annotated[Text | None, Arg("to make a retry safe", blank=True)] = None,
+    invocation_id: Annotated[Text | None, Arg(hidden=True, blank=True)] = None,
     payload: Annotated[JsonObject | None, HIDDEN] = None,
-    model: Annotated[str | None, HIDDEN] = None,
+    model: Annotated[Text | None, Arg(hidden=True, blank=True)] = None,
     input_tokens: Annotated[int | None, HIDDEN] = None,
     output_tokens: Annotated[int | None, HIDDEN] = None,
 ) -> Any:
@@ -244,16 +251,16 @@ def session_add_message(
 )
 def session_query(
     call: Call,
-    text: Annotated[str | None, Arg("words in id, purpose or tags")] = None,
+    text: Annotated[Text | None, Arg("words in id, purpose or tags")] = None,
     status: Status | None = None,
     tags: Tags | None = None,
     updated_after: Annotated[Time | None, Arg("a date, or an age: 24h, 7d")] = None,
     limit: int = 10,
     cursor: Cursor | None = None,
-    query: Annotated[str | None, HIDDEN] = None,
-    user_id: Annotated[str | None, Arg(hidden=True, blank=True)] = None,
+    query: Annotated[Text | None, HIDDEN] = None,
+    user_id: Annotated[Text | None, Arg(hidden=True, blank=True)] = None,
     match: Annotated[Literal["any", "all"] | None, HIDDEN] = None,
-    tool: Annotated[str | None, HIDDEN] = None,
+    tool: Annotated[Text | None, Arg(hidden=True, blank=True)] = None,
     created_after: Annotated[Time | None, HIDDEN] = None,
     created_before: Annotated[Time | None, HIDDEN] = None,
     updated_before: Annotated[Time | None, HIDDEN] = None,
@@ -266,11 +273,13 @@ def session_query(
     or when you no longer know the session_id.
     """
     manager = call.manager
+    if min_cost is not None and not 0 <= min_cost < float("inf"):
+        raise InvalidArgumentError("min_cost is not an amount in USD.", argument="min_cost")
     # An age means the same on every page, so the time of the first one travels in the cursor.
     asked = {name: value for name, value in call.arguments.items() if name not in ("cursor", "limit")}
     question = f"session_query {canonical(asked)}"
-    place = unpack(question, cursor, (str, str))
-    now = datetime.fromisoformat(place[0]) if place is not None else manager.clock()
+    place = unpack(question, cursor, (int, str))
+    now = manager.clock() if place is None else _moment(place[0])
     times = {
         "updated_after": updated_after,
         "created_after": created_after,
@@ -301,16 +310,23 @@ def session_query(
     call.count = len(rows)
     result: dict[str, Any] = {"sessions": rows}
     if more is not None:
-        result["next_cursor"] = pack(question, [now.isoformat(), more])
+        result["next_cursor"] = pack(question, [(now - _EPOCH) // _MICROSECOND, more])
     if not rows and cursor is None and (tags or text or status or query):
         result["note"] = "No session matches. Fewer conditions find more: leave out status, tags or text."
     return result
 
 
+def _moment(microseconds: int) -> datetime:
+    try:
+        return _EPOCH + microseconds * _MICROSECOND
+    except OverflowError:
+        raise InvalidCursorError("is not one that was given out") from None
+
+
 def _brief(head: SessionMetadata, room: int | None) -> dict[str, Any]:
     brief: dict[str, Any] = {"session_id": head.session_id}
     if head.purpose is not None:
-        brief["purpose"] = head.purpose if room is None else head.purpose[:200]
+        brief["purpose"] = head.purpose if room is None else shortened(head.purpose, LONG_PURPOSE)
     whole = head.to_dict()
     for name in ("status", "tags", "updated_at", "message_count"):
         brief[name] = whole[name]
@@ -352,11 +368,11 @@ def session_messages(
 )
 def session_search(
     call: Call,
-    text: Annotated[str, Arg("words; all must occur")],
+    text: Annotated[Text, Arg("words; all must occur")],
     session_id: SessionId | None = None,
     limit: int = 20,
     cursor: Cursor | None = None,
-    user_id: Annotated[str | None, Arg(hidden=True, blank=True)] = None,
+    user_id: Annotated[Text | None, Arg(hidden=True, blank=True)] = None,
     tags: Annotated[Tags | None, HIDDEN] = None,
 ) -> Any:
     """Search the words of all messages, over all sessions or in one. For "when did we decide X"."""
@@ -377,7 +393,7 @@ def session_search(
         call.room,
         limit,
         lambda count: manager.search(text, query, cursor, count),
-        lambda hit: hit.model_dump(mode="json", exclude_none=True),
+        lambda hit: _shown(hit, call.room),
     )
     call.count = len(rows)
     result: dict[str, Any] = {"hits": rows}
@@ -386,6 +402,13 @@ def session_search(
     if not rows and cursor is None:
         result["note"] = "No message has all these words. session_query lists sessions."
     return result
+
+
+def _shown(hit: Hit, room: int | None) -> dict[str, Any]:
+    shown = hit.model_dump(mode="json", exclude_none=True)
+    if room is not None and hit.purpose is not None:
+        shown["purpose"] = shortened(hit.purpose, LONG_PURPOSE)
+    return shown
 
 
 @tool(
@@ -400,7 +423,7 @@ def session_search(
     ),
 )
 def session_complete(
-    call: Call, session_id: SessionId, status: Ending = "completed", summary: str | None = None
+    call: Call, session_id: SessionId, status: Ending = "completed", summary: Text | None = None
 ) -> Any:
     """End a session as completed, failed or abandoned, with a summary that the next session can read."""
     call.draft.alter(status=ending(status), summary=summary)

@@ -1,12 +1,12 @@
 """Fitting: how a result is kept within the room that a host gives it, and says what was left out.
 
-Only the MCP door gives a room; programs get everything.
+Only the MCP door gives a room, in characters of JSON; programs get everything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
 from .._json import encode
@@ -15,8 +15,11 @@ from ..models import Page
 T = TypeVar("T")
 LONG_VALUE = 500
 LONG_MESSAGE = 8_000
+LONG_PURPOSE = 200
 FRAME = 400
 """Room for what stands around a list."""
+SHORTEST = 256
+"""No text is cut below this, so that every id stays whole."""
 
 
 def size(value: Any) -> int:
@@ -24,9 +27,22 @@ def size(value: Any) -> int:
     return len(encode(value))
 
 
-def cut(text: str, chars: int) -> dict[str, Any]:
+def fitted(text: str, room: int) -> str:
+    """A text, or as much of its beginning as the room takes: escapes make its JSON up to six times as long."""
+    kept = text[:room]
+    while kept and size(kept) > room:
+        kept = kept[: len(kept) * 3 // 4]
+    return kept
+
+
+def cut(text: str, room: int) -> dict[str, Any]:
     """A long text as its beginning and its length."""
-    return {"preview": text[:chars], "chars": len(text)}
+    return {"preview": fitted(text, room), "chars": len(text)}
+
+
+def shortened(text: str, chars: int) -> str:
+    """A text of at most so many characters; an ellipsis says that there is more of it."""
+    return text if len(text) <= chars else text[: chars - 1] + "…"
 
 
 def page(
@@ -36,21 +52,22 @@ def page(
     while True:
         found = fetch(limit)
         rows = [row(item) for item in found.items]
-        fitting = len(rows) if room is None else _fitting(rows, room - FRAME)
+        fitting = max(1, len(first(rows, None if room is None else room - FRAME)))
         if fitting >= len(rows):
             return rows, found.next_cursor
-        limit = max(fitting, 1)
-        if limit >= len(rows):
-            return rows, found.next_cursor
+        limit = fitting
 
 
-def _fitting(rows: Iterable[Any], room: int) -> int:
+def first(items: Sequence[T], room: int | None) -> list[T]:
+    """As many of the first items as the room takes."""
+    if room is None:
+        return list(items)
     used = 0
-    for count, row in enumerate(rows):
-        used += size(row) + 1
+    for count, item in enumerate(items):
+        used += size(item) + 1
         if used > room:
-            return count
-    return 1 << 30
+            return list(items[:count])
+    return list(items)
 
 
 def message(message: dict[str, Any], session_id: str, room: int | None) -> dict[str, Any]:
@@ -62,35 +79,57 @@ def message(message: dict[str, Any], session_id: str, room: int | None) -> dict[
             message = {**message, name: cut(encode(message[name]), LONG_VALUE)}
     content = message["content"]
     most = min(LONG_MESSAGE, room // 4)
-    if len(content) > most or size(content) > 2 * most:
-        kept = content[:most]
-        while size(kept) > 2 * most:
-            kept = kept[: len(kept) // 2]
+    kept = fitted(content[:most], 2 * most)
+    if len(kept) < len(content):
         message = {**message, "content": kept, "chars": len(content), "resource": messages_uri(session_id)}
     return message
 
 
-def value(value: Any, session_id: str, key: str, room: int | None, chars: int) -> Any:
-    """A key's value; one over so many characters as preview, length, and where it is whole."""
-    if room is None:
+def value(value: Any, session_id: str, key: str, room: int | None, most: int) -> Any:
+    """A key's value; one of which the JSON is over `room` as preview, length, and where it is whole."""
+    if room is None or size(value) <= room:
         return value
     text = value if isinstance(value, str) else encode(value)
-    if size(value) <= chars:
-        return value
-    return {**cut(text, min(chars, LONG_VALUE)), "resource": data_uri(session_id, key)}
+    return {**cut(text, most), "resource": data_uri(session_id, key)}
 
 
 def data(values: Mapping[str, Any], session_id: str, room: int | None) -> tuple[dict[str, Any], int]:
     """Keys and their values within the room, and how many keys were left out."""
-    kept: dict[str, Any] = {}
-    used = 0
-    for key, one in values.items():
-        shown = value(one, session_id, key, room, LONG_VALUE)
-        used += size({key: shown})
-        if room is not None and used > room:
-            break
-        kept[key] = shown
+    if room is None:
+        return dict(values), 0
+    shown = [(key, value(one, session_id, key, LONG_VALUE, LONG_VALUE)) for key, one in values.items()]
+    kept = dict(first(shown, room))
     return kept, len(values) - len(kept)
+
+
+def bounded(result: Mapping[str, Any], room: int | None) -> dict[str, Any]:
+    """An object of ours within the room: where it is over, long texts, lists and objects of users in it are cut."""
+    kept, longest = dict(result), (room or 0) // 4
+    while room is not None and size(kept) > room and longest >= SHORTEST:
+        kept = _cut(kept, longest)
+        longest //= 2
+    return kept
+
+
+def _cut(ours: Mapping[str, Any], longest: int) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for name, member in ours.items():
+        kept[name] = member
+        if size(member) <= longest:
+            continue
+        match member:
+            case str():
+                kept[name] = f"{fitted(member, longest)}… ({len(member):,} characters)"
+            case [dict(), *_]:
+                kept[name] = [_cut(row, longest) for row in cast("list[dict[str, Any]]", member)]
+            case list():
+                some = first(cast("list[Any]", member), longest)
+                kept |= {name: some, f"more_{name}": len(cast("list[Any]", member)) - len(some)}
+            case {"session_id": _}:
+                kept[name] = _cut(cast("dict[str, Any]", member), longest)
+            case _:
+                kept[name] = cut(encode(member), longest)
+    return kept
 
 
 def messages_uri(session_id: str) -> str:

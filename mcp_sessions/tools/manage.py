@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Annotated, Any, Literal
 
 from .._json import encode
 from ..calls import HEAD, NOTE, REMOVED, Call
 from ..errors import InvalidArgumentError
-from ..models import Invocation, SessionStatus, View, Want
+from ..models import Invocation, SessionStatus, Text, View, Want
 from ..storage.cursors import pack, unpack
 from ..storage.whole import EVERYTHING
 from . import outputs as out
 from .arguments import HIDDEN, Arg, Cursor, JsonObject, SessionId, Tags
-from .fitting import FRAME
+from .fitting import FRAME, fitted
 from .toolbox import Toolbox
 
 MANAGE = Toolbox()
 tool = MANAGE.tool
 EXPORT_FORMAT = "mcp-sessions/1"
-EXPORTED_RECORDS = 1000
 
 
 @tool(
@@ -36,7 +36,7 @@ EXPORTED_RECORDS = 1000
 def session_update(
     call: Call,
     session_id: SessionId,
-    purpose: str | None = None,
+    purpose: Text | None = None,
     add_tags: Tags | None = None,
     remove_tags: Tags | None = None,
     reopen: bool | None = None,
@@ -71,7 +71,7 @@ def session_update(
         f"Removed {', '.join(result['removed']) if result['removed'] else 'nothing'} from {result['session_id']}."
     ),
 )
-def session_unset(call: Call, session_id: SessionId, keys: list[str], all: Annotated[bool, HIDDEN] = False) -> Any:
+def session_unset(call: Call, session_id: SessionId, keys: list[Text], all: Annotated[bool, HIDDEN] = False) -> Any:
     """Remove stored values by key. Messages stay."""
     if not keys and not all:
         raise InvalidArgumentError("keys is empty. Name the keys to remove.", argument="keys")
@@ -94,7 +94,7 @@ def session_fork(
     call: Call,
     session_id: SessionId,
     at_seq: Annotated[int | None, Arg("last message to copy")] = None,
-    new_session_id: Annotated[str | None, Arg(blank=True)] = None,
+    new_session_id: Annotated[Text | None, Arg(blank=True)] = None,
 ) -> Any:
     """Copy messages 1..at_seq and the data as of then, without tool records, into a new session, to try another way
     without touching the first.
@@ -119,32 +119,36 @@ def session_export(
     """Write out a whole session as JSON, which can be imported again, or as Markdown to read. Long ones come in pieces:
     pass next_cursor back and join the content.
     """
-    want = Want(prefix="", messages=EVERYTHING, order="oldest", records=EXPORTED_RECORDS, as_user=call.as_user)
-    view = call.manager.view(session_id, want)
+    view = _everything(call, session_id)
     content = as_json(view) if format == "json" else as_markdown(view)
     call.count = len(view.messages) + len(view.data)
     question = f"session_export {session_id} {format}"
-    place = unpack(question, cursor, (int, int))
-    start, revision = place if place is not None else (0, view.metadata.revision)
-    if revision != view.metadata.revision:
+    digest = hashlib.sha256(content.encode()).hexdigest()[:16]
+    place = unpack(question, cursor, (int, str))
+    start, before = place if place is not None else (0, digest)
+    if before != digest:
         raise InvalidArgumentError(
             f"Session {session_id} changed since the first piece was written out. Begin again without a cursor.",
             argument="cursor",
         )
-    piece = content[start:] if call.room is None else _piece(content, start, call.room - FRAME)
-    end = start + len(piece)
+    piece = content[max(start, 0) :]
+    if call.room is not None:
+        piece = fitted(piece, call.room - FRAME)
+    end = max(start, 0) + len(piece)
     result: dict[str, Any] = {"format": format, "content": piece}
     if end < len(content):
-        result["next_cursor"] = pack(question, [end, revision])
+        result["next_cursor"] = pack(question, [end, digest])
     return result
 
 
-def _piece(content: str, start: int, room: int) -> str:
-    # Escapes make JSON of a text longer than the text, six times at the most.
-    length = room
-    while len(encode(content[start : start + length])) > room:
-        length = length * 3 // 4
-    return content[start : start + length]
+def _everything(call: Call, session_id: str) -> View:
+    """All of a session as of one moment, internal keys included."""
+    while True:
+        want = Want(prefix="", messages=EVERYTHING, order="oldest", records=EVERYTHING, as_user=call.as_user)
+        view = call.manager.view(session_id, want)
+        internal = call.manager.view(session_id, Want(prefix=".", as_user=call.as_user))
+        if internal.metadata.revision == view.metadata.revision:
+            return view.model_copy(update={"data": {**view.data, **internal.data}})
 
 
 def as_json(view: View) -> str:
@@ -163,7 +167,7 @@ def as_json(view: View) -> str:
 def as_markdown(view: View) -> str:
     """A session to read: what it is, what was said, what was stored, what was called."""
     head = view.metadata
-    parts = [f"# {head.purpose or head.session_id}", ""]
+    parts = [_heading(1, head.purpose or head.session_id), ""]
     facts = {
         "session": head.session_id,
         "status": head.status.value,
@@ -172,30 +176,53 @@ def as_markdown(view: View) -> str:
         "tags": ", ".join(head.tags),
         "summary": head.summary or "",
     }
-    parts += [f"- {name}: {fact}" for name, fact in facts.items() if fact]
+    parts += [f"- {name}: {_one_line(fact)}" for name, fact in facts.items() if fact]
     for message in view.messages:
         name = f" ({message.tool_name})" if message.tool_name else ""
         when = message.timestamp.isoformat(timespec="seconds")
-        parts += ["", f"## {message.seq}. {message.role}{name}, {when}", "", message.content]
+        parts += ["", _heading(2, f"{message.seq}. {message.role}{name}, {when}"), "", _closed(message.content)]
     if view.data:
         parts += ["", "## Data"]
         for key, value in view.data.items():
-            parts += ["", f"### {key}", "", _fenced(encode(value.value), "json")]
+            parts += ["", _heading(3, key), "", _fenced(encode(value.value), "json")]
     if view.records:
         parts += ["", "## Calls", ""]
         parts += [_called(record) for record in reversed(view.records)]
     return "\n".join(parts) + "\n"
 
 
+def _heading(level: int, text: str) -> str:
+    return f"{'#' * level} {_one_line(text)}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
 def _fenced(text: str, language: str) -> str:
     """Text in a fence that is longer than any in it."""
-    fence = "`" * max(3, *(len(run) + 1 for run in re.findall(r"`+", text)), 3)
+    longest = max(map(len, re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text}\n{fence}"
+
+
+def _closed(text: str) -> str:
+    """Text as it is, with a code fence that it leaves open closed: what follows is not part of its code."""
+    fence = ""
+    for line in text.splitlines():
+        mark = re.match(r" {0,3}(`{3,}|~{3,})(.*)", line)
+        if mark is None:
+            continue
+        if not fence:
+            fence = mark[1]
+        elif mark[1].startswith(fence) and not mark[2].strip():
+            fence = ""
+    return f"{text}\n{fence}" if fence else text
 
 
 def _called(record: Invocation) -> str:
     took = f", {record.duration_ms:g} ms" if record.duration_ms is not None else ""
-    failure = f": {record.error.message}" if record.error is not None else ""
+    failure = f": {_one_line(record.error.message)}" if record.error is not None else ""
     return f"- {record.tool_name} {record.status.value}{took}{failure}"
 
 
@@ -216,9 +243,9 @@ def session_delete(call: Call, session_id: SessionId, confirm: bool = False) -> 
         head = view.metadata
         purpose = f' "{head.purpose[:60]}"' if head.purpose else ""
         raise InvalidArgumentError(
-            f"Nothing deleted. This would remove session {session_id}{purpose} for good: {head.message_count} messages, "
-            f"{len(view.names)} keys, and the records of its calls. If the user wants that, call again with "
-            "confirm=true.",
+            f"Nothing deleted. This would remove session {session_id}{purpose} for good: {head.message_count} "
+            f"messages, {len(view.names)} keys, and the records of its calls. If the user wants that, call again "
+            "with confirm=true.",
             argument="confirm",
         )
     call.delete()

@@ -24,21 +24,25 @@ def listed(item: Schema) -> Schema:
     return {"type": "array", "items": item}
 
 
-TOKENS = result(input=INTEGER, output=INTEGER, cache_read=INTEGER, cache_write=INTEGER)
-HEAD = result(
-    {
-        "ended_at": TEXT,
-        "user_id": TEXT,
-        "purpose": TEXT,
-        "summary": TEXT,
-        "parent_id": TEXT,
-        "note": TEXT,
-    },
+def some(*needed: str, **fields: Schema) -> Schema:
+    """An object of many fields, of which these are needed to make sense of it."""
+    return {"type": "object", "properties": fields, **({"required": list(needed)} if needed else {})}
+
+
+HEAD = some(
+    "session_id",
+    "status",
     session_id=TEXT,
     status=TEXT,
+    purpose=TEXT,
+    summary=TEXT,
+    tags=TEXTS,
+    note=TEXT,
     created_at=TEXT,
     updated_at=TEXT,
-    tags=TEXTS,
+    ended_at=TEXT,
+    user_id=TEXT,
+    parent_id=TEXT,
     custom_metadata=OBJECT,
     revision=INTEGER,
     last_seq=INTEGER,
@@ -47,44 +51,58 @@ HEAD = result(
     failed_invocations=INTEGER,
     total_duration_ms=NUMBER,
     tools_used=TEXTS,
-    token_usage=TOKENS,
+    token_usage=OBJECT,
     estimated_cost=NUMBER,
     unpriced_invocations=INTEGER,
 )
-MESSAGE = result(
-    {"tool_name": TEXT, "invocation_id": TEXT, "chars": INTEGER, "resource": TEXT},
+MESSAGE = some(
+    "seq",
+    "role",
+    "content",
     seq=INTEGER,
     message_id=TEXT,
     role=TEXT,
     content=TEXT,
     timestamp=TEXT,
+    tool_name=TEXT,
+    invocation_id=TEXT,
+    chars=INTEGER,
+    resource=TEXT,
 )
-BRIEF = result(
-    {"purpose": TEXT},
+BRIEF = some(
+    "session_id",
     session_id=TEXT,
+    purpose=TEXT,
     status=TEXT,
     tags=TEXTS,
     updated_at=TEXT,
     message_count=INTEGER,
 )
-HIT = result({"purpose": TEXT}, session_id=TEXT, seq=INTEGER, role=TEXT, snippet=TEXT, timestamp=TEXT)
-RECORD = result(
-    {"duration_ms": NUMBER, "error": OBJECT, "cost": NUMBER, "model": TEXT, "session_id": TEXT},
+HIT = some("session_id", "seq", session_id=TEXT, purpose=TEXT, seq=INTEGER, role=TEXT, snippet=TEXT, timestamp=TEXT)
+RECORD = some(
+    "invocation_id",
     invocation_id=TEXT,
+    session_id=TEXT,
     tool_name=TEXT,
     kind=TEXT,
     caller=TEXT,
     status=TEXT,
     started_at=TEXT,
+    duration_ms=NUMBER,
+    error=OBJECT,
+    cost=NUMBER,
+    model=TEXT,
 )
-TOTALS = result(
-    {"group": TEXT, "messages": INTEGER},
+TOTALS = some(
     sessions=INTEGER,
+    messages=INTEGER,
     invocations=INTEGER,
     failed=INTEGER,
     duration_ms=NUMBER,
-    token_usage=TOKENS,
+    token_usage=OBJECT,
     estimated_cost=NUMBER,
     unpriced_invocations=INTEGER,
 )
+SESSION: Schema = {"type": "object", "description": "as session_create returns it"}
+GROUP: Schema = {"type": "object", "description": "as totals, and the name of the group", "properties": {"group": TEXT}}
 MORE: dict[str, Schema] = {"next_cursor": TEXT}

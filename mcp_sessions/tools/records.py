@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 from .._json import encode
 from ..calls import Call
 from ..manager import usage_of
-from ..models import Invocation, Page, Query, Totals
+from ..models import Invocation, Query, Text, Totals
 from ..querying import parse_query
 from . import outputs as out
-from .arguments import HIDDEN, Arg, Cursor, JsonObject, RecordStatus, SessionId
-from .fitting import FRAME, LONG_VALUE, cut, page, size
+from .arguments import HIDDEN, Arg, Cursor, JsonObject, Name, RecordStatus, SessionId
+from .fitting import FRAME, LONG_VALUE, cut, first, page, size
 from .toolbox import Toolbox
 
 RECORDS = Toolbox()
@@ -38,17 +38,17 @@ def _recorded(record: Invocation) -> dict[str, Any]:
 def session_record_invocation(
     call: Call,
     session_id: SessionId,
-    tool_name: str,
+    tool_name: Text,
     arguments: JsonObject | None = None,
-    result: str | None = None,
-    error: str | None = None,
+    result: Text | None = None,
+    error: Name | None = None,
     duration_ms: float | None = None,
-    model: str | None = None,
+    model: Name | None = None,
     input_tokens: Annotated[int | None, Arg("total, cached included")] = None,
     output_tokens: int | None = None,
     cache_read_tokens: Annotated[int | None, HIDDEN] = None,
     cost: Annotated[float | None, Arg("USD")] = None,
-    invocation_id: Annotated[str | None, Arg("counted once", blank=True)] = None,
+    invocation_id: Annotated[Text | None, Arg("counted once", blank=True)] = None,
 ) -> Any:
     """Record a call made outside this server (model or tool) with its tokens, time and cost, as reported; never
     estimate them.
@@ -84,7 +84,7 @@ def session_record_invocation(
 def session_invocations(
     call: Call,
     session_id: SessionId | None = None,
-    tool: str | None = None,
+    tool: Name | None = None,
     status: RecordStatus | None = None,
     limit: int = 20,
     cursor: Cursor | None = None,
@@ -114,13 +114,13 @@ def _shortened(record: dict[str, Any], room: int | None) -> dict[str, Any]:
     toolset="records",
     reads=True,
     kind="session",
-    output=out.result({"groups": out.listed(out.TOTALS), "more_groups": out.INTEGER}, totals=out.TOTALS),
+    output=out.result({"groups": out.listed(out.GROUP), "more_groups": out.INTEGER}, totals=out.TOTALS),
 )
 def session_stats(
     call: Call,
     session_id: SessionId | None = None,
     group_by: Literal["day", "model", "tool", "tag", "user", "status"] | None = None,
-    query: Annotated[str | None, HIDDEN] = None,
+    query: Annotated[Text | None, HIDDEN] = None,
 ) -> Any:
     """Counts, tokens, cost and time of one session, or of all, grouped by day, model, tool, tag, user or status."""
     manager = call.manager
@@ -134,8 +134,7 @@ def session_stats(
     call.count = 1
     if group_by is not None:
         rows = [_row(total) for total in manager.totals(wanted, group_by)]
-        kept, _ = page(call.room and call.room - FRAME, max(len(rows), 1), lambda count: Page(items=rows[:count]), dict)
-        result["groups"] = kept
+        kept = result["groups"] = first(rows, call.room and call.room - 5 * FRAME)
         call.count = len(rows)
         if len(kept) < len(rows):
             result["more_groups"] = len(rows) - len(kept)

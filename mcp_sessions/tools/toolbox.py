@@ -66,17 +66,18 @@ class Tool:
         try:
             values = self.arguments.model_validate(dict(arguments))
         except ValidationError as error:
-            faults = error.errors(include_url=False, include_input=True)
+            # An unknown argument explains a missing one, so it comes first.
+            faults = sorted(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
             sentences = dict.fromkeys(self._sentence(fault) for fault in faults)
             first = str(faults[0]["loc"][0]) if faults[0]["loc"] else None
-            raise InvalidArgumentError(" ".join(list(sentences)[:3]), argument=first) from None
+            raise InvalidArgumentError(" ".join(list(sentences)[:5]), argument=first) from None
         return {name: getattr(values, name) for name in type(values).model_fields}
 
     def lenient(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments with what hosts are known to do to them undone: for the MCP door alone.
 
-        JSON text where no text can be is parsed, null for an optional argument and an empty text for an id, an
-        enum, a time or a cursor count as left out.
+        JSON text where no text can be is parsed, and 20.0 is the integer 20; null for an optional argument counts as
+        left out, and an empty text for one that can be no text, or is an id, an enum, a time, a name or a cursor.
         """
         mended: dict[str, Any] = {}
         for name, value in arguments.items():
@@ -86,9 +87,9 @@ class Tool:
                     mended[name] = value
                 continue
             optional = not self.arguments.model_fields[name].is_required()
-            if (value is None and optional) or (value == "" and optional and blank_is_absent(annotation)):
+            if optional and (value is None or (value == "" and blank_is_absent(annotation))):
                 continue
-            mended[name] = _parsed(value) if isinstance(value, str) and not can_be_text(annotation) else value
+            mended[name] = _as_meant(value, annotation)
         return mended
 
     def _sentence(self, fault: ErrorDetails) -> str:
@@ -109,11 +110,16 @@ class Tool:
         return f"Argument '{name}'{where} {message}{shown}."
 
 
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
+def _as_meant(value: Any, annotation: Any) -> Any:
+    if isinstance(value, str) and not can_be_text(annotation):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    # JSON Schema counts 20.0 as an integer, and some hosts know no other numbers.
+    if isinstance(value, float) and value.is_integer() and required(annotation)[0] is int:
+        return int(value)
+    return value
 
 
 def _shown(value: Any) -> str:
@@ -138,6 +144,10 @@ class Toolbox:
             return self._tools[name]
         except KeyError:
             raise UnknownToolError(name, f"Unknown tool '{name[:80]}': {self._hint(name)}") from None
+
+    def get(self, name: str) -> Tool | None:
+        """The tool of that name, if there is one."""
+        return self._tools.get(name)
 
     def add(self, tools: Iterable[Tool]) -> None:
         """More tools. Raises InvalidArgumentError for a name that is taken."""
@@ -217,10 +227,11 @@ class Toolbox:
         """Call a tool: arguments checked, change and record one commit, the result as a dict.
 
         `invocation_id` makes a retry safe: the same call is made once. `room` bounds a result, in characters of
-        JSON; programs get everything. `toolsets` are those that are on; None is all. Raises UnknownToolError, InvalidArgumentError and what the tool raises.
+        JSON; programs get everything. `toolsets` are those that are on; None is all. Raises UnknownToolError,
+        InvalidArgumentError and what the tool raises.
         """
         arguments = arguments if arguments is not None else {}
-        tool = self._tools.get(name)
+        tool = self.get(name)
         call = manager.call(
             name,
             _named_session(arguments),
