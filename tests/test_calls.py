@@ -23,7 +23,7 @@ from mcp_sessions import (
     StorageError,
 )
 from mcp_sessions.calls import HEAD, NOTE, REMOVED, REVISION, Call, Number
-from mcp_sessions.models import Change, Invocation, tokens
+from mcp_sessions.models import Change, Invocation, Want, tokens
 from mcp_sessions.storage import MemorySessionStorage, SessionStorage
 from mcp_sessions.storage.heads import Committed
 from tests.stores import SetClock
@@ -369,18 +369,12 @@ def test_a_commit_that_went_through_before_the_interruption_is_not_recorded_as_c
 
 def test_a_refused_commit_of_several_leaves_no_trace(manager: SessionManager) -> None:
     manager.add_conversation_message("a", "user", "x", message_id="m1")
-    before = manager.view("a", _everything())
+    before = manager.view("a", Want(prefix="", messages=100))
     with suppress(ValueError), manager.call("tool", "a", kind="session") as call:
         call.draft.set_value("k", 1)
         call.draft.add_message("user", "new")
         call.draft.add_message("user", "other", message_id="m1")
-    assert manager.view("a", _everything()) == before
-
-
-def _everything() -> Any:
-    from mcp_sessions.models import Want
-
-    return Want(prefix="", messages=100)
+    assert manager.view("a", Want(prefix="", messages=100)) == before
 
 
 # what a record keeps

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mcp_sessions import SessionManager, SessionNotFoundError, SQLiteSessionStorage, StorageError
-from mcp_sessions.models import Change, Invocation
+from mcp_sessions.models import Change, Invocation, InvocationQuery
 from mcp_sessions.reads import CAPACITY, PIECE
 from mcp_sessions.storage import MemorySessionStorage, SessionStorage
 from mcp_sessions.storage.heads import Committed
@@ -83,13 +83,9 @@ def _until(fact: Callable[[], bool]) -> None:
 
 
 def _tools(manager: SessionManager, session_id: str | None = "a") -> list[str]:
-    return [record.tool_name for record in manager.storage.invocations(_all(session_id)).items]
-
-
-def _all(session_id: str | None) -> object:
-    from mcp_sessions.models import InvocationQuery
-
-    return InvocationQuery(session_id=session_id, reverse=True, limit=1000)
+    """What stands in the store, oldest first; nothing that waits is written for it."""
+    query = InvocationQuery(session_id=session_id, reverse=True, limit=1000)
+    return [record.tool_name for record in manager.storage.invocations(query).items]
 
 
 # seen
