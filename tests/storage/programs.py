@@ -366,8 +366,8 @@ def without(name: str, program: str, *args: Any) -> None:
     globals()[program](*args)
 
 
-def write_many(path: str, count: int) -> None:
-    """Many small commits, and how large the log was at most."""
+def write_many(path: str, count: int, size: int) -> None:
+    """Many commits of a size, and how large the log was at most."""
     with SQLiteSessionStorage(path, durability="process") as storage:
         new_session(storage, "a")
         say("ready")
@@ -375,7 +375,7 @@ def write_many(path: str, count: int) -> None:
         log = Path(path + "-wal")
         most = 0
         for number in range(count):
-            storage.commit("a", Change(at=AT, set={"number": number}))
+            storage.commit("a", Change(at=AT, set={"number": f"{number:0{size}}"}))
             most = max(most, log.stat().st_size)
         say(most)
 

@@ -127,7 +127,7 @@ def prepare(file: File, gate: FileLock) -> Db:
     logged = log.exists()
     connection = _patient(file, lambda: writable(file, create=True))
     try:
-        if _patient(file, lambda: _version(connection, path)) < VERSION or _journal(connection) != "wal":
+        if _patient(file, lambda: _version_of_one_moment(connection, path)) < VERSION or _journal(connection) != "wal":
             with _gated(file, gate):
                 _patient(file, lambda: connection.execute("PRAGMA journal_mode=WAL").fetchall())
                 _migrate(connection, path)
@@ -167,6 +167,15 @@ def _gated(file: File, gate: FileLock) -> Generator[None]:
         yield
     finally:
         gate.release()
+
+
+def _version_of_one_moment(connection: Db, path: Path) -> int:
+    # Another process may be making it: what was empty before its commit must not be foreign after it.
+    connection.execute("BEGIN")
+    try:
+        return _version(connection, path)
+    finally:
+        connection.execute("ROLLBACK")
 
 
 def _version(connection: Db, path: Path) -> int:

@@ -32,8 +32,8 @@ IDLE_S = 1.0
 TIDY_PAGES = 1000
 """After so many more pages the log is moved into the file and begun anew, if no reader is in the way."""
 LONG_LOG_PAGES = 4 * TIDY_PAGES
-"""A log so long waits for readers, or under many of them it would grow without bound."""
 READERS_MS = 50
+"""How long a long log waits for readers, and for each time that it is longer; else it would grow without bound."""
 _log = logging.getLogger(__name__)
 
 
@@ -324,7 +324,7 @@ class Writer:
         return 0
 
     def _tidy_log(self) -> None:
-        patience_ms = READERS_MS if self._log_pages >= LONG_LOG_PAGES else 0
+        patience_ms = min(self._log_pages // LONG_LOG_PAGES, 20) * READERS_MS
         with self._using:
             self._checkpoint("RESTART", patience_ms)
         self._tidy_at = self._log_pages + TIDY_PAGES
