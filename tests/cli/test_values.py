@@ -64,6 +64,11 @@ def test_get_without_a_key_lists_the_keys(session_id: str, run: Run) -> None:
     assert all(entry["version"] == keys[0]["version"] for entry in keys)
 
 
+def test_names_of_keys_are_one_a_line_and_act_on_nothing(manager: SessionManager, run: Run) -> None:
+    manager.create_session("s", data={"two\nlines\x9b31m": 1})
+    assert run("get", "s").stdout == "two lines\\x9b31m\n"
+
+
 def test_an_internal_key_is_shown_when_it_is_named(session_id: str, run: Run) -> None:
     assert run("get", session_id, ".hidden").stdout == "1\n"
 
