@@ -393,6 +393,7 @@ class Call:
         cost, source = (
             manager.priced(self.model, self.token_usage, self.cost, self._started_at) if over else (None, None)
         )
+        places = self._kept_refs() if refs else {}
         where: Literal["session", "user"] = "user" if self._by_user else "session"
         try:
             return Invocation(
@@ -408,10 +409,10 @@ class Call:
                 native_id=self._native_id,
                 started_at=self._started_at,
                 duration_ms=round((time.perf_counter() - self._clock_start) * 1000, 3) if over else None,
-                arguments=self._kept_arguments(refs, limit),
+                arguments=self._kept_arguments(places, limit),
                 result=result,
                 error=error,
-                refs=self._kept_refs() if refs else None,
+                refs=places or None,
                 model=self.model,
                 token_usage=self.token_usage,
                 cost=cost,
@@ -425,31 +426,33 @@ class Call:
         except ValidationError as fault:
             raise invalid(fault, f"The record of {self.tool_name}: ") from None
 
-    def _kept_refs(self) -> dict[str, str] | None:
+    def _kept_refs(self) -> dict[str, str]:
+        """What of the arguments stands in the same commit, and where; nothing where that alone would be too long."""
         refs = {
             f"arguments.{name}": ref
             for name, ref in self.refs.items()
-            if name.partition(".")[0] in self.arguments and not self._is_secret_key(name)
+            if name.partition(".")[0] in self.arguments and not self._is_secret(name)
         }
-        return refs or None
+        return refs if len(encode(refs).encode()) <= self.manager.limits.record_bytes // 8 else {}
 
-    def _is_secret_key(self, name: str) -> bool:
+    def _is_secret(self, name: str) -> bool:
         # A key that is named like a secret: then its value is one.
         key = self.arguments.get("key") if name == "value" else name.partition(".")[2]
         return isinstance(key, str) and self.manager.redactor.is_secret(key)
 
-    def _kept_arguments(self, refs: bool, limit: int) -> Any:
-        """The arguments as the record keeps them; what stands in the same commit is left out, `refs` says where."""
+    def _kept_arguments(self, refs: Mapping[str, str], limit: int) -> Any:
+        """The arguments as the record keeps them, without what `refs` points at."""
         arguments: dict[str, Any] = {}
         for name, value in self.arguments.items():
-            if self._is_secret_key(name):
-                arguments[name] = REDACTED
-            elif not (refs and name in self.refs):
-                if refs and isinstance(value, dict):
-                    members = cast("dict[str, Any]", value)
-                    elsewhere = {place.partition(".")[2] for place in self.refs if not self._is_secret_key(place)}
-                    value = {one: member for one, member in members.items() if one not in elsewhere}  # noqa: PLW2901
-                arguments[plain(str(name), limit)] = _json_or_fault(value)
+            place = f"arguments.{name}"
+            if place in refs:
+                continue
+            if name == "value" and self._is_secret(name):
+                value = REDACTED  # noqa: PLW2901
+            elif isinstance(value, dict):
+                members = cast("dict[Any, Any]", value)
+                value = {one: member for one, member in members.items() if f"{place}.{one}" not in refs}  # noqa: PLW2901
+            arguments[plain(str(name), limit)] = _json_or_fault(value)
         return self.manager.redactor.bounded(arguments, limit)
 
     def _store(self, record: Invocation) -> None:

@@ -87,5 +87,5 @@ def _parts(name: str) -> list[str]:
 
 
 def record_limit(limits: Limits) -> int:
-    """How much of it arguments and result may take each: a record's other fields are small."""
-    return limits.record_bytes // 2
+    """How much of it arguments and result may take each, so that there is room for the other fields."""
+    return limits.record_bytes * 3 // 8

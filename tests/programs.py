@@ -18,16 +18,16 @@ def opened(path: str) -> SessionManager:
     return SessionManager(SQLiteSessionStorage(path, durability="process"))
 
 
-def call_once(path: str, invocation_id: str) -> None:
-    """Make the same call as others do, at the moment when told to; say whether it was replayed, and the result."""
+def call_once(path: str) -> None:
+    """Make the call that it is told, as others do; say whether it was replayed, and the result."""
     with opened(path) as manager:
         say("ready")
-        hear()
-        with manager.call("work", "a", {"x": 1}, invocation_id=invocation_id) as call:
-            if not call.replayed:
-                call.draft.add_message("user", f"from {os.getpid()}")
-                call.result = {"by": os.getpid()}
-        say(call.replayed, call.result)
+        while invocation_id := hear():
+            with manager.call("work", "a", {"x": 1}, invocation_id=invocation_id) as call:
+                if not call.replayed:
+                    call.draft.add_message("user", f"from {os.getpid()}")
+                    call.result = {"by": os.getpid()}
+            say(call.replayed, call.result)
 
 
 def run_slowly(path: str, invocation_id: str) -> None:

@@ -309,7 +309,14 @@ def test_arguments_that_are_no_json_are_recorded_as_refused_and_tell_no_secret(m
     deep: list[Any] = []
     for _ in range(10_000):
         deep = [deep]
-    arguments = {"password": "hunter2", "nested": {"token": "hunter2", "n": math.nan}, "deep": deep, "fine": 1}
+    arguments: dict[Any, Any] = {
+        "password": "hunter2",
+        "nested": {"token": "hunter2", "n": math.nan},
+        "deep": deep,
+        "fine": 1,
+        "\ud800.password": "hunter2",
+        5: 6,
+    }
     with suppress(RuntimeError), manager.call("tool", "a", arguments):
         raise RuntimeError
     kept = _only(manager).arguments
@@ -317,7 +324,7 @@ def test_arguments_that_are_no_json_are_recorded_as_refused_and_tell_no_secret(m
     assert kept["password"] == "[redacted]"
     assert kept["nested"] == {"refused": "has NaN or an infinity, which JSON does not know; use null or a string"}
     assert kept["deep"] == {"refused": "is nested more than 100 levels deep"}
-    assert kept["fine"] == 1
+    assert (kept["fine"], kept["5"], kept["?.password"]) == (1, 6, "[redacted]")
 
 
 def test_what_a_tool_says_it_used_must_make_sense(manager: SessionManager) -> None:
@@ -429,14 +436,33 @@ def test_a_long_text_is_kept_as_its_beginning_and_its_digest(manager: SessionMan
 
 
 def test_a_record_stays_under_its_limit(manager: SessionManager) -> None:
-    wide = {f"k{number}": "x" * 2000 for number in range(100)}
-    with suppress(RuntimeError), manager.call("t" * 999, "a", wide, "c" * 999) as call:
-        call.result = wide
-    with suppress(RuntimeError), manager.call("t" * 999, "a", wide, "c" * 999):
-        raise RuntimeError("x" * 100_000)
-    for record in manager.invocations("a").items:
+    much = {f"k{number}": "x" * 2000 for number in range(12)}
+    many = {f"k{number}": 1 for number in range(1000)}
+    with manager.call("ü" * 999, "a", much, "ü" * 999) as call:
+        call.result = much
+    with suppress(RuntimeError), manager.call("ü" * 999, "a", much, "ü" * 999):
+        raise RuntimeError("ü" * 100_000)
+    with manager.call("t", "a", {**much, "more": "x" * 2000}) as call:
+        call.result = {**much, "more": "x" * 2000}
+    with manager.call("t", "a", {"data": many}) as call:
+        call.refs = {f"data.{key}": f"data:{key}@revision" for key in many}
+    refs, more, failed, fits = manager.invocations("a").items
+    for record in (refs, more, failed, fits):
         assert len(record.model_dump_json().encode()) < manager.limits.record_bytes
-        assert record.arguments.keys() == {"preview", "chars", "sha256"}
+    assert fits.arguments == fits.result == failed.arguments == much
+    assert more.arguments.keys() == more.result.keys() == {"preview", "chars", "sha256"}
+    assert (refs.refs, refs.arguments) == (None, {"data": many})
+
+
+def test_members_of_an_argument_are_pointed_at_and_those_of_another_are_not(manager: SessionManager) -> None:
+    """A key of one argument took its namesake in another one with it."""
+    arguments = {"data": {"k": 1, "token": 2, "other": 3}, "metadata": {"k": "mine"}}
+    with manager.call("create", "a", arguments) as call:
+        call.draft.set_value("k", 1)
+        call.refs = {"data.k": "data:k@revision", "data.token": "data:token@revision", "absent.k": "data:k@revision"}
+    record = _only(manager)
+    assert record.refs == {"arguments.data.k": "data:k@2"}
+    assert record.arguments == {"data": {"token": "[redacted]", "other": 3}, "metadata": {"k": "mine"}}
 
 
 def test_a_reads_record_keeps_its_arguments_and_a_count_and_no_content(manager: SessionManager) -> None:

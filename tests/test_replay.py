@@ -423,19 +423,18 @@ def test_a_slow_call_that_meets_another_only_when_it_begins_heeds_it(clock: SetC
 
 
 def test_of_two_processes_at_once_one_runs_and_both_get_its_result(path: str) -> None:
-    with opened(path) as manager:
-        for number in range(5):
-            with Child(call_once, path, f"i{number}") as one, Child(call_once, path, f"i{number}") as two:
-                for child in (one, two):
-                    assert child.hear() == "ready"
-                for child in (one, two):
-                    child.tell()
-                (first, result), (second, other) = one.hear(), two.hear()
-                for child in (one, two):
-                    child.ends_well()
+    with opened(path) as manager, Child(call_once, path) as one, Child(call_once, path) as two:
+        assert one.hear() == two.hear() == "ready"
+        for number in range(20):
+            for child in (one, two):
+                child.tell(f"i{number}")
+            (first, result), (second, other) = one.hear(), two.hear()
             assert {first, second} == {True, False}
             assert result == other == _record(manager, f"i{number}").result
             assert manager.metadata("a").message_count == number + 1
+        for child in (one, two):
+            child.tell()
+            child.ends_well()
 
 
 # still running
