@@ -50,14 +50,14 @@ class Deletion(Store):
         assert hits(storage, "secretword") == [("s", 1)]
         storage.delete("s", does())
         storage.close()
-        assert self.files_with("secretword") == []
+        assert self.files_with("cretword") == []
 
     def test_what_was_retracted_stands_on_no_disk(self, storage: SessionStorage) -> None:
         storage.create(head("s"), say(said("m", "Secretword"), said("n", "Another")))
         assert hits(storage, "secretword") == [("s", 1)]
         storage.commit("s", does(retract=((1, 1),)))
         storage.close()
-        assert self.files_with("secretword") == []
+        assert self.files_with("cretword") == []
 
     def test_a_session_of_many_rows_is_deleted_whole(self, storage: SessionStorage) -> None:
         messages = tuple(said(f"m{n}", f"word {n}") for n in range(700))

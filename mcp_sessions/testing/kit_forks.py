@@ -12,6 +12,18 @@ from ..storage.base import SessionStorage
 from .making import called, calls, contents, does, everything, head, read_all, said, say, values
 from .store import Store
 
+CONTRADICTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "no seq": ({}, {"messages": [said("m").message]}),
+    "beyond last_seq 1": ({"last_seq": 1}, {}),
+    "counts 3": ({"message_count": 3}, {}),
+    "revision is not 1": ({"revision": 0}, {}),
+    "version is not between 1": ({}, {"data": {"k": Value(value=1, version=99)}}),
+    "key's version is not between": ({}, {"data": {"k": Value(value=1, version=0)}}),
+    "two records share an id": ({}, {"records": [called("r"), called("r")]}),
+    "still running": ({}, {"records": [called("r", status=InvocationStatus.RUNNING)]}),
+}
+"""What a view is told to be wrong with: what of its head, and which of its parts, are spoilt."""
+
 
 class Forks(Store):
     def test_a_fork_has_messages_and_keys_as_of_a_seq(self, storage: SessionStorage) -> None:
@@ -156,26 +168,12 @@ class Forks(Store):
             storage.restore(view)
         assert everything(storage, "a") == before
 
-    @pytest.mark.parametrize(
-        ("metadata", "parts", "why"),
-        [
-            ({}, {"messages": [said("m").message]}, "no seq"),
-            ({"last_seq": 1}, {}, "beyond last_seq 1"),
-            ({"message_count": 3}, {}, "counts 3"),
-            ({"revision": 0}, {}, "revision is not 1"),
-            ({}, {"data": {"k": Value(value=1, version=99)}}, "version is not between"),
-            ({}, {"data": {"k": Value(value=1, version=0)}}, "version is not between"),
-            ({}, {"records": [called("r"), called("r")]}, "two records share an id"),
-            ({}, {"records": [called("r", status=InvocationStatus.RUNNING)]}, "still running"),
-        ],
-        ids=str,
-    )
-    def test_a_view_that_contradicts_itself_is_refused(
-        self, storage: SessionStorage, metadata: dict[str, Any], parts: dict[str, Any], why: str
-    ) -> None:
+    @pytest.mark.parametrize("why", CONTRADICTIONS)
+    def test_a_view_that_contradicts_itself_is_refused(self, storage: SessionStorage, why: str) -> None:
         view = _rich(storage)
         storage.delete("s", does())
         before = everything(storage, "a")
+        metadata, parts = CONTRADICTIONS[why]
         spoilt = view.model_copy(update={"metadata": view.metadata.model_copy(update=metadata), **parts})
         with pytest.raises(InvalidArgumentError, match=why):
             storage.restore(spoilt)

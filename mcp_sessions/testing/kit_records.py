@@ -73,6 +73,7 @@ class Records(Store):
         view = read_all(storage)
         assert (view.metadata.revision, view.metadata.total_invocations) == (2, 1)
         assert ([record.invocation_id for record in view.records], contents(storage)) == (["c"], ["m"])
+        assert values(storage) == {"k": 1}
 
     def test_numbers_that_only_the_commit_knows_are_joined_into_the_result(self, storage: SessionStorage) -> None:
         storage.create(head(), does(set={"old": 1}, messages=(said("a"),)))

@@ -33,7 +33,7 @@ class Store:
         return self.open(self.folder)
 
     def files_with(self, word: str) -> list[str]:
-        """The files of the store that hold a word, in whatever case."""
+        """The files of the store that hold a part of a word, in whatever case."""
         files = [path for path in self.folder.rglob("*") if path.is_file()]
         return [path.name for path in files if word.encode() in path.read_bytes().lower()]
 
