@@ -131,13 +131,15 @@ def has_kernel_lock() -> bool:
 def holder_of(path: Path) -> str:
     """Who holds the lock on a file, as far as the system tells."""
     try:
-        inode = os.stat(path).st_ino
-        with open("/proc/locks", encoding="utf-8") as locks:
-            pids = [line.split()[4] for line in locks if line.split()[1] != "->" and f":{inode} " in line]
-        for pid in pids:
-            with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as command:
-                line = command.read().replace("\0", " ").strip()
-            return f"process {pid} ({line[:120]})"
+        stat = os.stat(path)
+        with open("/proc/locks", encoding="utf-8") as file:
+            locks = [line.split() for line in file if f":{stat.st_ino} " in line and "->" not in line]
+        # Some file systems count their devices otherwise there than in stat; then the inode must do.
+        device = f"{os.major(stat.st_dev):02x}:{os.minor(stat.st_dev):02x}:"
+        lock = next((lock for lock in locks if lock[5].startswith(device)), None) or locks[0]
+        with open(f"/proc/{lock[4]}/cmdline", encoding="utf-8", errors="replace") as command:
+            line = command.read().replace("\0", " ").strip()
+        return f"process {lock[4]} ({line[:120]})"
     except (OSError, IndexError):
         pass
     return "another process"
@@ -146,7 +148,8 @@ def holder_of(path: Path) -> str:
 def make_directory(path: Path) -> None:
     """The directory and those above it; whatever was missing belongs to the user alone."""
     if not path.is_dir():
-        make_directory(path.parent)
+        if path.parent != path:  # as it is for a drive that is not there
+            make_directory(path.parent)
         path.mkdir(mode=0o700, exist_ok=True)
 
 

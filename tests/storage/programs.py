@@ -120,6 +120,18 @@ def own(path: str) -> None:
         hear()
 
 
+def own_over_and_over(path: str, count: int) -> None:
+    """Become an owner and leave again, while others do; whether each was alive to somebody else meanwhile."""
+    with SQLiteSessionStorage(path) as other:
+        say("ready")
+        hear()
+        for _ in range(count):
+            with SQLiteSessionStorage(path) as storage:
+                owner = storage.owner()
+                alive = other.alive(owner)
+            say(alive, other.alive(owner))
+
+
 def within_file_size(path: str, limit: int) -> None:
     """Write until the file may not grow, then go on when it may again: with the same handle."""
     storage = SQLiteSessionStorage(path)

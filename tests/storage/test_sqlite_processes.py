@@ -293,6 +293,20 @@ def test_what_killed_owners_left_beside_the_file_is_cleared_by_the_next_one(tmp_
         assert [file.name for file in path.with_name("s.db-owners").iterdir()] == [owner]
 
 
+def test_owners_that_come_and_go_at_the_same_time_are_told_apart(tmp_path: Path) -> None:
+    path = made(tmp_path / "s.db")
+    with Children() as children:
+        owners = [children.start(programs.own_over_and_over, str(path), 200 if full_counts() else 15) for _ in range(4)]
+        for owner in owners:
+            assert owner.hear() == "ready"
+        for owner in owners:
+            owner.tell()
+        for owner in owners:
+            assert all(line == [True, False] for line in owner.rest())
+            owner.ends_well()
+    assert not path.with_name("s.db-owners").exists()
+
+
 @pytest.mark.parametrize("how", ["idle", "busy", "blocked"])
 def test_an_interpreter_may_exit_without_closing_whatever_the_writer_is_at(tmp_path: Path, how: str) -> None:
     told: list[dict[str, Any]] = []

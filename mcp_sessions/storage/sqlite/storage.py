@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from contextlib import ExitStack, suppress
@@ -47,6 +48,7 @@ from .rows import HEAD_COLUMNS, message_of, metadata_of_row, record_of
 from .writer import Chore, Work, Writer
 from .writing import SQL, Writing, user_token, word_token
 
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 _MESSAGE = "seq, message_id, role, content, timestamp, more"
 _ORDER_PLACE = {
@@ -120,9 +122,13 @@ class SQLiteSessionStorage(SessionStorage):
     def delete(self, session_id: str, change: Change) -> SessionMetadata:
         metadata = self._write(lambda db: self._writing.delete(db, session_id, change))
         # From here on nobody can reach it; its rows go piece by piece, so that no other commit waits for long.
-        while self._write(self._writing.purge):
-            pass
-        self._here().writer.truncate_log()
+        try:
+            while self._write(self._writing.purge):
+                pass
+            self._here().writer.truncate_log()
+        except StorageError:
+            # It is deleted; the rest follows when nothing else is to do, or at the next opening.
+            _log.warning("Session %s is deleted, but not yet erased from %s", session_id, self.path, exc_info=True)
         return metadata
 
     def _write(self, work: Work[T]) -> T:
@@ -247,21 +253,27 @@ class SQLiteSessionStorage(SessionStorage):
     def owner(self) -> str:
         here = self._here()
         with self._lock, translated(self._file):
+            if self._closed:
+                raise StorageClosedError(str(self.path))
             if here.owner_lock is None:
                 here.owner_lock = self._new_owner()
             return here.owner_lock.path.name
 
     def _new_owner(self) -> FileLock:
-        # Another process that closes takes the directory away while it is empty, so a file that has just been
-        # made in it may already be gone.
-        while True:
+        # Another process that closes takes the directory away while it is empty, and one that begins clears what
+        # nobody has locked yet; so what has just been made may be gone again.
+        for attempt in range(100):
             lock = FileLock(self._owners / new_id("own"))
-            make_directory(self._owners)
-            self._clear_owners()
-            with suppress(FileNotFoundError):
+            try:
+                make_directory(self._owners)
+                self._clear_owners()
                 if lock.try_acquire() and lock.in_place():
                     return lock
+            except (FileNotFoundError, FileExistsError):
+                if attempt == 99:
+                    raise
             lock.close()
+        raise self._file.busy(f"processes that open and close ({self._owners})")
 
     def _clear_owners(self) -> None:
         with suppress(FileNotFoundError):
