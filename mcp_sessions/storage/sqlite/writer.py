@@ -3,6 +3,7 @@
 Callers hand in a piece of work and wait. The thread takes all that is queued, passes the gate between processes
 (a kernel lock, which is fair where SQLite's own waiting starves), and commits it with one sync; each piece has a
 savepoint, so one that fails takes nothing else with it. Whatever happens in the thread, each caller hears of it.
+A caller who finds nobody at work does its piece itself, in the same way: that saves two changes of thread.
 """
 
 from __future__ import annotations
@@ -64,6 +65,10 @@ class Writer:
         self._using = threading.Lock()
         """Held while the connection is at work, so that a fork can wait for it."""
         self._thread: threading.Thread | None = None
+        self._busy = False
+        """Somebody, the thread or a caller, is between taking work and having passed the gate back."""
+        self._worked = False
+        """A caller did its work itself since the thread last looked."""
         self._running_here = threading.Lock()
         self._at_gate = False
         self._closing = False
@@ -143,6 +148,48 @@ class Writer:
     # the caller's side
 
     def _submit(self, job: _Job) -> Any:
+        if job.work is None or not self._done_alone(job):
+            self._wait_for(job)
+        if job.error is not None:
+            raise job.error
+        return job.result
+
+    def _done_alone(self, job: _Job) -> bool:
+        """Whether it was done here, by the caller itself: where nobody else waits, that saves two changes of thread.
+
+        Only while the thread wakes up by itself, or nobody would see to the chores.
+        """
+        mine = gated = False
+        try:  # A Ctrl-C anywhere in here must not leave anybody waiting for a turn that never ends.
+            with self._lock:
+                if self._restless and self._thread is not None and not (self._busy or self._due()):
+                    mine = self._busy = self._worked = True
+            if not mine:
+                return False
+            with suppress(OSError):  # the thread meets it too, and tells
+                gated = has_kernel_lock() and self._gate.try_acquire()
+            if has_kernel_lock() and not gated:
+                return False
+            job.state = "running"
+            self._do([job])
+            job.state = "done"
+            return True
+        finally:
+            if mine:
+                self._end_turn(gated=gated)
+
+    def _end_turn(self, *, gated: bool) -> None:
+        try:
+            if gated:
+                with suppress(OSError):
+                    self._gate.release()
+        finally:
+            self._busy = False
+            with self._lock:
+                if self._due():
+                    self._wake.notify_all()
+
+    def _wait_for(self, job: _Job) -> None:
         with self._lock:
             if self._closing:
                 raise StorageClosedError(str(self.path))
@@ -162,9 +209,6 @@ class Writer:
             if self._give_up(job):
                 raise self._file.busy(holder_of(self._gate.path))
             job.done.acquire()
-        if job.error is not None:
-            raise job.error
-        return job.result
 
     def _give_up(self, job: _Job) -> bool:
         with self._lock:
@@ -206,11 +250,13 @@ class Writer:
     def _serve(self) -> None:
         while True:
             with self._lock:
-                woken = self._wake.wait_for(
-                    lambda: self._queue or self._closing, IDLE_S if self._restless or self._lingering else None
-                )
-                if self._closing and not self._queue:
+                self._worked = False
+                woken = self._wake.wait_for(self._called, IDLE_S if self._restless or self._lingering else None)
+                if self._closing and not self._queue and not self._busy:
                     break
+                if not woken and (self._busy or self._worked):
+                    continue
+                self._busy = True
             if woken:
                 self._restless = True
                 self._batch()
@@ -219,10 +265,18 @@ class Writer:
                 if chore is not None:
                     self._batch(chore)
                 self._restless = chore is not None and chore.error is None and bool(chore.result)
+            self._busy = False
         self._let_go()
         with self._lock:
             self._ended = True
             self._wake.notify_all()
+
+    def _called(self) -> bool:
+        return not self._busy and self._due()
+
+    def _due(self) -> bool:
+        """Whether there is something that the thread must do."""
+        return bool(self._queue) or self._closing or self._log_pages >= self._tidy_at
 
     def _chore(self) -> _Job | None:
         try:
