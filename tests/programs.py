@@ -164,6 +164,17 @@ def read_on_a_full_disk(path: str) -> None:
     manager.close()
 
 
+def end_on_a_full_disk(path: str) -> None:
+    """Record a read when nothing can be written, and end."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    manager = opened(path)
+    manager.set_value("a", "k", 1)
+    full = Path(path + "-wal").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (full, full))
+    with manager.call("look", "a", reads=True):
+        pass
+
+
 def save_a_copy(path: str, name: str) -> None:
     """Load a working copy, alter it when told to, and save it."""
     with opened(path) as manager:

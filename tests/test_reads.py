@@ -20,6 +20,7 @@ from mcp_sessions.storage import MemorySessionStorage, SessionStorage
 from mcp_sessions.storage.heads import Committed
 from tests.processes import LONG_S, Child
 from tests.programs import (
+    end_on_a_full_disk,
     fork_and_leave,
     fork_while_reads_wait,
     opened,
@@ -352,6 +353,14 @@ def test_a_store_that_was_removed_is_said_so_and_goes_on_when_it_is_back(
         manager.reads.flush()
         assert [record.tool_name for record in manager.invocations("a").items] == ["look", "before"]
     assert any(entry.levelno == logging.ERROR for entry in caplog.records)
+
+
+def test_reads_that_are_lost_at_exit_are_not_lost_in_silence(path: str) -> None:
+    with Child(end_on_a_full_disk, path) as child:
+        assert child.end() == 0
+        assert "1 records of reads were lost at exit" in child.errors()
+    with opened(path) as manager:
+        assert _tools(manager) == []
 
 
 def test_reads_on_a_full_disk_are_written_when_there_is_room(path: str) -> None:

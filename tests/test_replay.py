@@ -23,7 +23,7 @@ from mcp_sessions import (
 )
 from mcp_sessions._os import FileLock
 from mcp_sessions.calls import HEAD, Call, Number
-from mcp_sessions.models import Invocation, Limits
+from mcp_sessions.models import Change, Invocation, InvocationStatus, Limits
 from mcp_sessions.storage import MemorySessionStorage, SessionStorage
 from tests.processes import Child
 from tests.programs import call_once, interrupted_in_its_commit, opened, run_slowly
@@ -321,6 +321,12 @@ def test_records_made_by_a_call_cannot_be_overwritten(manager: SessionManager) -
     assert [record for record in manager.invocations("a").items if record.tool_name != "record"] == before
 
 
+def test_a_call_made_elsewhere_may_have_an_id_like_ours(manager: SessionManager) -> None:
+    some_id = manager.make_id("inv")
+    assert manager.link_invocation("a", some_id, "say").invocation_id == some_id
+    assert len(manager.invocations("a").items) == 1
+
+
 def test_a_record_of_an_id_is_not_taken_over_by_a_call(manager: SessionManager) -> None:
     manager.link_invocation("a", "i1", "say", result="from elsewhere")
     with pytest.raises(InvocationConflictError):
@@ -513,6 +519,22 @@ def test_cleanup_interrupts_the_calls_of_dead_processes(path: str) -> None:
         child.kill()
         manager.cleanup()
         assert _record(manager).status == "interrupted"
+
+
+def test_calls_of_the_dead_are_found_page_after_page(clock: SetClock) -> None:
+    with SessionManager(MemorySessionStorage(), clock=clock) as manager:
+        for _ in range(1001):
+            record = Invocation(
+                invocation_id=manager.make_id("inv"),
+                tool_name="agent",
+                status=InvocationStatus.RUNNING,
+                started_at=clock.now,
+                scope="user",
+                owner="own_dead",
+            )
+            manager.storage.commit(None, Change(at=clock.now, records=(record,)))
+        assert len(manager.interrupt_dead()) == 1001
+        assert manager.interrupt_dead() == []
 
 
 def test_a_late_finish_of_an_interrupted_call_is_refused(path: str) -> None:

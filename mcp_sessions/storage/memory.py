@@ -400,7 +400,7 @@ class MemorySessionStorage(SessionStorage):
             ]
             rows.sort(key=lambda row: (row[0], row[1].head["session_id"]), reverse=not query.reverse)
             question = bound("find", query)
-            kind: type[Any] = type(_sort_value(_ANY_HEAD, query))
+            kind = type(_sort_value(_ANY_HEAD, query))
             place = unpack(question, cursor, (kind, str))
             if place is not None:
                 at = (place[0], place[1])
@@ -621,7 +621,7 @@ _ANY_HEAD: dict[str, Any] = {
 }
 
 
-def _sort_value(head: dict[str, Any], query: Query) -> Any:
+def _sort_value(head: dict[str, Any], query: Query) -> float:
     match query.order:
         case "updated":
             return micros(head["updated_at"])
