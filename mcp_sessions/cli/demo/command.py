@@ -8,11 +8,15 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from ..exits import Failed
+from ..text import counted
+
+if TYPE_CHECKING:
+    from .account import Account
 
 
 @click.command()
@@ -33,36 +37,47 @@ def demo(*, keep: Path | None, discard: bool, as_json: bool) -> None:
     """
     if keep is not None and discard:
         raise click.UsageError("--keep and --discard exclude each other.")
-    import anyio
-    from mcp import MCPError
-
     from ...config import sqlite_url
-    from .account import print_account, print_json, print_next
-    from .promises import RefusedError
-    from .story import Demo
 
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
     folder = (keep or Path(tempfile.mkdtemp(prefix="mcp-sessions-demo-"))).resolve()
     url = sqlite_url(folder / "sessions.db")
-    ended = False
+    kept = False
     try:
-        try:
-            account = anyio.run(Demo(url, folder, _say).run)
-        except (BaseExceptionGroup, MCPError, RefusedError) as error:
-            raise Failed(f"The demo could not go on: {_first(error)}") from error
-        ended = not discard
-        commands = {} if discard else _commands(url, account.session_id)
-        if as_json:
-            print_json(account, url, commands)
-        else:
-            print_account(account)
-            print_next(commands | _installing())
+        account = _run(url, folder)
+        kept = not discard
     finally:
-        if keep is None and not ended:
+        if keep is None and not kept:
             shutil.rmtree(folder, ignore_errors=True)
+    _tell(account, url, kept=kept, as_json=as_json)
+
+
+def _run(url: str, folder: Path) -> Account:
+    import anyio
+    from mcp import MCPError
+
+    from .promises import RefusedError
+    from .story import Demo
+
+    try:
+        return anyio.run(Demo(url, folder, _say).run)
+    except (BaseExceptionGroup, MCPError, RefusedError) as error:
+        raise Failed(f"The demo could not go on: {_first(error)}") from error
+
+
+def _tell(account: Account, url: str, *, kept: bool, as_json: bool) -> None:
+    from .account import print_account, print_json, print_next
+
+    commands = _commands(url, account.session_id) if kept else {}
+    if as_json:
+        print_json(account, url, commands)
+    else:
+        print_account(account)
+        print_next(commands | _installing())
     if account.faults:
-        raise Failed(f"{len(account.faults)} things are not so, the first: {account.faults[0]}")
+        count = counted(len(account.faults), "thing is", "things are")
+        raise Failed(f"{count} not as it should be: {account.faults[0]}")
 
 
 def _say(text: str) -> None:

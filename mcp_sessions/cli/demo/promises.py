@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from mcp import Client
+import anyio
+from mcp import Client, MCPError
 from mcp.types import RequestParamsMeta, TextContent
 
 from ...server.adapter import IDEMPOTENCY_KEY
 
+IN_FLIGHT = 32
 PAGE = 1000
 KEYS_AT_ONCE = 25
 
@@ -59,6 +61,31 @@ class Notebook:
         write.answer = answer
         self.heard()
         return answer
+
+    async def send_all(self, client: Client, writes: Iterable[Write], *, may_break: bool = False) -> None:
+        """Send writes, many at a time; with `may_break` a server may die, and nothing more is sent to it."""
+        limiter = anyio.CapacityLimiter(IN_FLIGHT)
+        gone = anyio.Event()
+
+        async def send(write: Write) -> None:
+            async with limiter:
+                if gone.is_set():
+                    return
+                try:
+                    await self.send(client, write)
+                except (MCPError, anyio.ClosedResourceError, anyio.BrokenResourceError):
+                    if not may_break:
+                        raise
+                    gone.set()
+
+        async with anyio.create_task_group() as group:
+            for write in writes:
+                group.start_soon(send, write)
+
+    @property
+    def last_seq(self) -> int:
+        """The number of the last message that was acknowledged."""
+        return max(write.answer["seq"] for write in self.writes if write.answer and "seq" in write.answer)
 
     @property
     def acknowledged(self) -> int:

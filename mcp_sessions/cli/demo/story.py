@@ -6,55 +6,29 @@ these are sent many at a time, so that the kill always meets some of them half w
 
 from __future__ import annotations
 
-import json
 import platform
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import anyio
-import anyio.to_thread
+from anyio import to_thread
 from anyio.abc import Process
-from mcp import Client, MCPError
+from mcp import Client
 
-from ..text import counted
-from . import library
 from .account import Account, Check
-from .library import Module
+from .findings import TIMED, USED, Finding, imported, listed, measured, timed, used
+from .library import Module, library_folder
 from .promises import Notebook, Stored, Write, broken_promises, call, read_back
 from .server import serving
 
-IN_FLIGHT = 32
 BATCH = 32
 TAGS = ["demo", "standard-library"]
 QUESTIONS = (
     "How is the standard library of this Python made? Which modules are largest, which are imported most, where are "
     "some of its functions used, and what does a call cost?"
 )
-USED = ("os.replace", "functools.wraps", "contextlib.suppress", "time.monotonic", "struct.unpack", "os.fsync")
-TIMED = {
-    "json.dumps": ("json.dumps(value)", "import json; value = {'key': list(range(20))}"),
-    "json.loads": ("json.loads(text)", "import json; text = json.dumps({'key': list(range(20))})"),
-    "re.search": ("search(text)", "import re; search = re.compile(r'[a-z]+=(\\d+)').search; text = 'x ' * 50 + 'n=42'"),
-    "copy.deepcopy": ("copy.deepcopy(value)", "import copy; value = {'key': list(range(20))}"),
-    "os.stat": ("os.stat('.')", "import os"),
-    "hashlib.sha256": ("hashlib.sha256(data).digest()", "import hashlib; data = bytes(1024)"),
-    "datetime.now": ("datetime.now(UTC)", "from datetime import datetime, UTC"),
-    "pathlib.Path": ("Path('a') / 'b'", "from pathlib import Path"),
-}
-
-
-class Finding(NamedTuple):
-    """What one run of a tool found out."""
-
-    tool: str
-    arguments: dict[str, Any]
-    duration_ms: float
-    said: str
-    key: str
-    value: Any
 
 
 class Demo:
@@ -64,7 +38,7 @@ class Demo:
         self.url = url
         self.home = home
         self.say = say
-        self.folder = folder or library.library_folder()
+        self.folder = folder or library_folder()
         self.files: dict[str, list[Path]] = {}
         self.modules: list[Module] = []
         self.notebook = Notebook()
@@ -105,15 +79,8 @@ class Demo:
         self.session_id = self.account.session_id = (await self.notebook.send(client, create))["session_id"]
         self.say(f"Session {self.session_id}: {purpose}")
         await self._say(client, "user", QUESTIONS)
-        self.files, listed = await _timed(library.list_modules, self.folder)
-        count = sum(map(len, self.files.values()))
-        if not count:
-            raise FileNotFoundError(f"{self.folder} has no Python source: this Python came without it.")
-        said = f"{len(self.files):,} modules and packages in {count:,} files under {self.folder}"
-        value = {"modules": len(self.files), "files": count, "folder": str(self.folder)}
-        await self._store(
-            client, [Finding("list_modules", {"folder": str(self.folder)}, listed, said, "library", value)]
-        )
+        self.files, finding = await to_thread.run_sync(listed, self.folder)
+        await self._store(client, [finding])
 
     async def _measure(self, client: Client, names: Sequence[str]) -> int:
         """Measure modules, and write down each finding; how many."""
@@ -123,46 +90,32 @@ class Demo:
         return len(names)
 
     async def _measure_until_killed(self, client: Client, process: Process, names: Sequence[str]) -> int:
-        """Kill the server when half of a batch is acknowledged, with calls in flight; how many were measured."""
-        done = 0
-        while process.returncode is None and done < len(names):
-            findings = await self._measured(names[done : done + BATCH])
-            done += len(findings)
-            target = self.notebook.acknowledged + len(findings) * 3 // 2
+        """Kill the server when it has acknowledged half of a batch; how many modules were measured."""
+        findings = await self._measured(names[:BATCH])
+        half = self.notebook.acknowledged + len(findings) * 3 // 2
 
-            def kill(target: int = target) -> None:
-                if self.notebook.acknowledged == target:
-                    process.kill()
-                    self.account.killed["acknowledged"] = target
+        def kill() -> None:
+            if self.notebook.acknowledged == half:
+                process.kill()
 
-            self.notebook.heard = kill
-            await self._store(client, findings, may_break=True)
-            if self.notebook.unanswered:
-                break
+        self.notebook.heard = kill
+        await self._store(client, findings, may_break=True)
         self.notebook.heard = lambda: None
-        self.account.killed["in_flight"] = sum(write.sent for write in self.notebook.unanswered)
+        killed = self.account.killed
+        killed["acknowledged"] = self.notebook.acknowledged
+        killed["in_flight"] = sum(write.sent for write in self.notebook.unanswered)
         self.say(
-            f"Server {process.pid} killed while it wrote: {self.account.killed['acknowledged']:,} calls acknowledged, "
-            f"{self.account.killed['in_flight']:,} in flight"
+            f"Server {process.pid} killed while it wrote: {killed['acknowledged']:,} calls acknowledged, "
+            f"{killed['in_flight']:,} in flight"
         )
-        return done
+        return len(findings)
 
     async def _measured(self, names: Iterable[str]) -> list[Finding]:
         findings: list[Finding] = []
         for name in names:
-            module, took = await _timed(library.measure_module, name, self.files[name], self.folder)
+            module, finding = await to_thread.run_sync(measured, name, self.files[name], self.folder)
             self.modules.append(module)
-            value = {
-                "lines": module.lines,
-                "bytes": module.bytes,
-                "files": module.files,
-                "functions": module.functions,
-                "classes": module.classes,
-                "longest": module.longest.name,
-                "longest_lines": module.longest.size,
-                "depth": module.deepest.size,
-            }
-            findings.append(Finding("measure_module", {"module": name}, took, _told(module), f"module.{name}", value))
+            findings.append(finding)
         return findings
 
     # after it
@@ -185,7 +138,7 @@ class Demo:
         # And some that had their answer: a client cannot always know.
         known = {write.key: write.answer for write in self.notebook.writes[-BATCH * 6 :: 7] if write.answer is not None}
         again = [write for write in self.notebook.writes if write.key in known]
-        await self._send(client, [*lost, *again])
+        await self.notebook.send_all(client, [*lost, *again])
         stored = await self._stored(client)
         faults = broken_promises(self.notebook.writes, stored)
         faults += [f"{write.key} got another answer." for write in again if write.answer != known[write.key]]
@@ -198,37 +151,24 @@ class Demo:
 
     async def _ask(self, client: Client) -> dict[str, int]:
         """The questions that need all modules; the number of the message that answers each."""
-        ranked, took = await _timed(library.count_imports, self.modules)
+        ranked, finding = await to_thread.run_sync(imported, self.modules)
         self.account.imported = ranked[:5]
-        top = ", ".join(f"{name} by {count}" for name, count in ranked[:10])
-        finding = Finding(
-            "count_imports",
-            {"modules": len(self.modules)},
-            took,
-            f"Most imported: {top}.",
-            "imports",
-            dict(ranked[:20]),
-        )
         await self._store(client, [finding])
         largest = sorted(self.modules, key=lambda module: module.lines, reverse=True)
         self.account.modules = largest
         said = ", ".join(f"{module.name} with {module.lines:,} lines" for module in largest[:10])
-        asked = {"largest": await self._say(client, "assistant", f"The largest modules are {said}.")}
+        await self._say(client, "assistant", f"The largest modules are {said}.")
+        asked: dict[str, int] = {}
         for name in USED:
-            places, took = await _timed(library.find_uses, name, self.files, self.folder)
-            self.account.uses[name] = places
-            said = f"{name} is used at {counted(len(places), 'place')}: {', '.join(places[:8])}"
-            value = {"places": len(places), "first": places[:5]}
-            await self._store(client, [Finding("find_uses", {"name": name}, took, said, f"uses.{name}", value)])
-            asked[name] = self.notebook_seq
+            self.account.uses[name], finding = await to_thread.run_sync(used, name, self.files, self.folder)
+            await self._store(client, [finding])
+            asked[name] = self.notebook.last_seq
         self.say(f"{len(USED)} functions looked for in all files")
         asked["uses"] = asked[USED[-1]]
-        for name, (statement, setup) in TIMED.items():
-            micros, took = await _timed(library.time_call, statement, setup)
-            self.account.costs[name] = (statement, micros)
-            said = f"{name}: `{statement}` costs {micros:.3g} microseconds"
-            arguments = {"statement": statement, "setup": setup}
-            await self._store(client, [Finding("time_call", arguments, took, said, f"cost.{name}", round(micros, 4))])
+        for name in TIMED:
+            micros, finding = await to_thread.run_sync(timed, name)
+            self.account.costs[name] = (TIMED[name][0], micros)
+            await self._store(client, [finding])
         self.say(f"{len(TIMED)} calls timed")
         return asked
 
@@ -242,7 +182,7 @@ class Demo:
         self._check(
             f"session_search finds what was said of {name}",
             [] if asked[name] in seqs else [f"Message {asked[name]} is not among the hits {seqs}."],
-            f"message {asked[name]}, among {self.notebook_seq:,} messages, in {took:.1f} ms",
+            f"message {asked[name]}, among {self.notebook.last_seq:,} messages, in {took:.1f} ms",
         )
         found = await call(client, "session_query", text="standard library", status="active", tags=TAGS)
         ids = [session["session_id"] for session in found["sessions"]]
@@ -280,7 +220,7 @@ class Demo:
         )
         await self._say(client, "assistant", summary)
         complete = self.notebook.note("session_complete", session_id=self.session_id, summary=summary)
-        await self._send(client, [complete])
+        await self.notebook.send_all(client, [complete])
         stored = await self._stored(client)
         faults = broken_promises(self.notebook.writes, stored)
         if (stored.head["status"], stored.head.get("summary")) != ("completed", summary):
@@ -299,11 +239,6 @@ class Demo:
 
     # writing
 
-    @property
-    def notebook_seq(self) -> int:
-        """The number of the last message that was acknowledged."""
-        return max(write.answer["seq"] for write in self.notebook.writes if write.answer and "seq" in write.answer)
-
     async def _say(self, client: Client, role: str, content: str) -> int:
         write = self.notebook.note("session_add_message", session_id=self.session_id, role=role, content=content)
         return int((await self.notebook.send(client, write))["seq"])
@@ -318,7 +253,7 @@ class Demo:
                 self.notebook.note(
                     "session_record_invocation",
                     arguments=finding.arguments,
-                    result=json.dumps(finding.value),
+                    result=finding.result,
                     duration_ms=round(finding.duration_ms, 3),
                     **about,
                 ),
@@ -326,28 +261,8 @@ class Demo:
                 self.notebook.note("session_set", session_id=self.session_id, key=finding.key, value=finding.value),
             ]
         began = time.perf_counter()
-        await self._send(client, writes, may_break=may_break)
+        await self.notebook.send_all(client, writes, may_break=may_break)
         self.account.seconds["writing"] = self.account.seconds.get("writing", 0.0) + time.perf_counter() - began
-
-    async def _send(self, client: Client, writes: Iterable[Write], *, may_break: bool = False) -> None:
-        """Send writes, many at a time; with `may_break` a server may die, and nothing more is sent to it."""
-        limiter = anyio.CapacityLimiter(IN_FLIGHT)
-        gone = anyio.Event()
-
-        async def send(write: Write) -> None:
-            async with limiter:
-                if gone.is_set():
-                    return
-                try:
-                    await self.notebook.send(client, write)
-                except (MCPError, anyio.ClosedResourceError, anyio.BrokenResourceError):
-                    if not may_break:
-                        raise
-                    gone.set()
-
-        async with anyio.create_task_group() as group:
-            for write in writes:
-                group.start_soon(send, write)
 
     async def _stored(self, client: Client) -> Stored:
         keys = [write.arguments["key"] for write in self.notebook.writes if write.tool == "session_set"]
@@ -356,30 +271,3 @@ class Demo:
     def _check(self, what: str, faults: list[str], detail: str) -> None:
         self.account.checks.append(Check(what, faults, detail))
         self.say(f"{'not so' if faults else 'checked'}: {what}")
-
-
-async def _timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
-    """What a tool returns, and how many milliseconds it took."""
-
-    def run() -> tuple[Any, float]:
-        began = time.perf_counter()
-        result = function(*arguments)
-        return result, (time.perf_counter() - began) * 1000
-
-    return await anyio.to_thread.run_sync(run)
-
-
-def _told(module: Module) -> str:
-    parts = [
-        f"{module.name}: {module.lines:,} lines, {module.bytes:,} bytes in {counted(module.files, 'file')}",
-        f"{counted(module.functions, 'function')}, {counted(module.classes, 'class', 'classes')}",
-    ]
-    if module.longest.size:
-        parts.append(
-            f"the longest function is {module.longest.name}, {module.longest.size:,} lines, at {module.longest.where}"
-        )
-    if module.deepest.size:
-        parts.append(f"nested {module.deepest.size} deep at {module.deepest.where}")
-    if module.imports:
-        parts.append(f"imports {', '.join(module.imports)}")
-    return "; ".join(parts) + "."
