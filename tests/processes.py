@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -39,6 +40,13 @@ def say(*values: Any) -> None:
 def hear() -> str:
     """In a program: wait for a line from the test."""
     return sys.stdin.readline().strip()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Look until it is so."""
+    end = time.monotonic() + LONG_S
+    while not condition():
+        assert time.monotonic() < end, f"not so after {LONG_S:g} s"
 
 
 class Child:

@@ -9,6 +9,7 @@ import apsw
 
 from mcp_sessions.models import Change, InvocationQuery, SessionMetadata, Want
 from mcp_sessions.storage.sqlite import SQLiteSessionStorage
+from tests.processes import until
 from tests.storage.programs import AT
 
 
@@ -68,10 +69,12 @@ def bytes_of(path: Path) -> bytes:
 
 def until_nothing_is_purged(storage: SQLiteSessionStorage) -> None:
     """Wait for the removal of what deleted sessions left behind."""
-    while True:
-        with storage._here().readers.one() as db:
-            if db.execute("SELECT count(*) FROM purging").fetchone() == (0,):
-                return
+    until(lambda: not rows(storage, "purging"))
+
+
+def rows(storage: SQLiteSessionStorage, table: str) -> int:
+    with storage._here().readers.one() as db:
+        return db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
 
 
 def deletion() -> Change:

@@ -261,6 +261,21 @@ def _in_child(storage: SQLiteSessionStorage, parents: str, number: int, writing:
         os._exit(status)
 
 
+def fork_and_outlive(path: str) -> None:
+    """Fork, and let the child write one message for each line, with what it has from a parent that ends."""
+    storage = SQLiteSessionStorage(path)
+    add(storage, "a", "parent")
+    storage.read("a", Want(messages=1))
+    if os.fork():
+        say("forked")
+        signal.pause()
+    while hear():
+        say(add(storage, "a", "child"))
+    storage.close()
+    say("closed")
+    os._exit(0)
+
+
 def fork_inside(path: str) -> None:
     """Fork from within a transaction, which nobody can wait for."""
     storage = SQLiteSessionStorage(path, busy_timeout_s=0.2)

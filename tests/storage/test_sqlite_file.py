@@ -17,9 +17,9 @@ import pytest
 from mcp_sessions.models import Alter, Change, Query, Want
 from mcp_sessions.storage import open_storage
 from mcp_sessions.storage.sqlite import SQLiteSessionStorage
-from tests.processes import Child, full_counts
+from tests.processes import Child, full_counts, until
 from tests.storage import programs
-from tests.storage.looking import bytes_of, deletion, faults, holds_what_was_told, made
+from tests.storage.looking import bytes_of, deletion, faults, holds_what_was_told, made, rows
 from tests.storage.programs import AT, add, new_session, saying
 
 
@@ -145,9 +145,7 @@ def test_a_reader_in_the_way_only_delays_that_nothing_is_left(tmp_path: Path) ->
             reader.hear()
             storage.delete("a", deletion())
             assert b"swordfish" in bytes_of(path)
-            reader.tell()
-            reader.hear()
-            reader.ends_well()
+            reader.kill()
         wait_for_empty_log(path)
         assert b"swordfish" not in bytes_of(path)
 
@@ -165,8 +163,7 @@ def test_what_was_retracted_is_erased_in_a_quiet_moment(tmp_path: Path) -> None:
 
 def wait_for_empty_log(path: Path) -> None:
     log = path.with_name(path.name + "-wal")
-    while log.stat().st_size:
-        pass
+    until(lambda: log.stat().st_size == 0)
 
 
 def test_what_was_written_is_indexed_in_a_quiet_moment(tmp_path: Path) -> None:
@@ -174,10 +171,7 @@ def test_what_was_written_is_indexed_in_a_quiet_moment(tmp_path: Path) -> None:
     with SQLiteSessionStorage(path) as storage:
         for number in range(10):
             add(storage, "a", f"word {number}")
-        waiting = 10
-        while waiting:
-            with storage._here().readers.one() as db:
-                waiting = db.execute("SELECT count(*) FROM unindexed").fetchone()[0]
+        until(lambda: not rows(storage, "unindexed"))
         assert len(storage.search("word", Query()).items) == 10
 
 

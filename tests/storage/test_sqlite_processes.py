@@ -243,6 +243,30 @@ def test_a_fork_that_outlives_its_parent_keeps_neither_its_locks_nor_its_owner(t
             os.kill(forked, 9)
 
 
+def test_a_fork_that_outlives_its_parent_goes_on_beside_others_who_open_and_close(tmp_path: Path) -> None:
+    path = made(tmp_path / "s.db", "a")
+    told: list[dict[str, Any]] = []
+    with Child(programs.fork_and_outlive, str(path)) as parent:
+        assert parent.hear() == "forked"
+        parent.tell("first")
+        told.append(parent.hear())
+        parent.kill()
+        for _ in range(5):
+            # Whoever opens the file first makes its shared memory anew: that must never be he who is not alone.
+            with SQLiteSessionStorage(path) as storage:
+                told.append(add(storage, "a", "another process"))
+                parent.tell("next")
+                told.append(parent.hear())
+                told.append(add(storage, "a", "another process"))
+            parent.tell("next")
+            told.append(parent.hear())
+        parent.tell()
+        assert parent.hear() == "closed"
+    assert [entry["seq"] for entry in told] == list(range(2, 23))
+    holds_what_was_told(path, "a", told)
+    assert faults(path) == []
+
+
 def test_a_fork_in_the_middle_of_a_transaction_leaves_the_child_a_clear_error(tmp_path: Path) -> None:
     path = made(tmp_path / "s.db", "a")
     with Child(programs.fork_inside, str(path)) as parent:
