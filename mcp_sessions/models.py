@@ -38,6 +38,10 @@ Utc = Annotated[datetime, AfterValidator(_utc)]
 Text = Annotated[str, AfterValidator(check_text)]
 Json = Annotated[Any, AfterValidator(check_json)]
 Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
+Number = Annotated[int, Field(ge=0, le=1 << 62)]
+"""A count or a place: what every store keeps as an integer."""
+Milliseconds = Annotated[float, Field(ge=0, le=1e15)]
+Usd = Annotated[float, Field(ge=0, le=1e9)]
 Role = Literal["system", "user", "assistant", "tool"]
 
 
@@ -211,19 +215,19 @@ class Invocation(Frozen):
     kind: Literal["session", "work", "usage"] = "work"
     caller: Text = "python"
     status: InvocationStatus = InvocationStatus.OK
-    attempt: int = 1
+    attempt: Number = 1
     parent_id: str | None = None
     native_id: Text | None = None
     started_at: Utc
-    duration_ms: float | None = None
+    duration_ms: Milliseconds | None = None
     arguments: Json = None
     result: Json = None
     error: Failure | None = None
     refs: dict[str, str] | None = None
-    revision: int | None = None
+    revision: Number | None = None
     model: Text | None = None
     token_usage: TokenUsage | None = None
-    cost: float | None = None
+    cost: Usd | None = None
     cost_source: Literal["reported", "estimated", "unknown"] | None = None
 
     digest: str | None = None
@@ -261,19 +265,26 @@ class Alter(Frozen):
     metadata: dict[str, Json] | None = None
 
 
+def _each_once(records: tuple[Invocation, ...]) -> tuple[Invocation, ...]:
+    given = [record.invocation_id for record in records if record.scope is not None]
+    if len(set(given)) < len(given):
+        raise ValueError("two records of one change share an invocation_id")
+    return records
+
+
 class Change(Frozen):
     """What one commit does, all of it or nothing; conditions are checked inside the commit."""
 
     at: Utc
     messages: tuple[NewMessage, ...] = ()
-    retract: tuple[tuple[int, int], ...] = ()
+    retract: tuple[tuple[Number, Number], ...] = ()
     """Ranges of seq, both ends included."""
     set: dict[Text, Json] = {}
     remove: tuple[Text, ...] = ()
     remove_all: bool = False
     """Every key but the internal ones."""
     alter: Alter | None = None
-    records: tuple[Invocation, ...] = ()
+    records: Annotated[tuple[Invocation, ...], AfterValidator(_each_once)] = ()
 
     as_user: Text | None = None
     """The owner the session must have; None for no restriction."""
@@ -310,13 +321,13 @@ class Want(Frozen):
     """All keys that start so; "" gives all but the internal ones (a leading ".")."""
     names: bool = False
     """The names of all keys that are not internal."""
-    messages: int = 0
+    messages: Number = 0
     """How many messages, at most."""
-    before: int | None = None
-    after: int | None = None
+    before: Number | None = None
+    after: Number | None = None
     order: Literal["newest", "oldest"] = "newest"
     roles: tuple[Role, ...] = ()
-    records: int = 0
+    records: Number = 0
     """How many records of work, at most, newest first."""
     as_user: Text | None = None
 
@@ -354,7 +365,7 @@ class Query(Frozen):
     updated_after: Utc | None = None
     updated_before: Utc | None = None
     has_errors: bool | None = None
-    min_cost: float | None = None
+    min_cost: Usd | None = None
     order: Order = "updated"
     reverse: bool = False
     limit: int = Field(default=100, ge=1, le=1000)

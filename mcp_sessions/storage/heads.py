@@ -12,6 +12,7 @@ from typing import Any
 from .._json import decode, encode
 from ..errors import (
     ConflictError,
+    InvalidArgumentError,
     InvocationConflictError,
     InvocationRecordedError,
     LimitError,
@@ -73,6 +74,12 @@ def check(session_id: str, head: Head, change: Change, version_of: Callable[[str
                 expected=expected,
                 actual=actual,
             )
+
+
+def check_records_only(change: Change) -> None:
+    """Raise where a change would alter state, but names no session to alter."""
+    if change.alters_state():
+        raise InvalidArgumentError("This change alters a session, but names none. Without a session it takes records.")
 
 
 def _ends_again(head: Head, change: Change) -> bool:

@@ -46,7 +46,7 @@ from ..models import (
 from ..session import new_id
 from .base import SessionStorage
 from .cursors import bound, pack, unpack
-from .heads import Committed, Effect, admit, apply, check, joined, metadata_of, nanos, taken, unpriced
+from .heads import Committed, Effect, admit, apply, check, check_records_only, joined, metadata_of, nanos, taken, unpriced
 from .restoring import checked
 from .times import EPOCH, micros
 from .words import fold, snippet, words
@@ -252,6 +252,7 @@ class MemorySessionStorage(SessionStorage):
         return committed
 
     def _commit_records(self, change: Change, undo: Undo) -> Committed:
+        check_records_only(change)
         for record in change.records:
             self._admitted(None, record)
             self._record(None, record, undo)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ..errors import InvocationConflictError, InvocationRecordedError
+from ..errors import InvalidArgumentError, InvocationConflictError, InvocationRecordedError
 from ..models import (
     Failure,
     Invocation,
@@ -301,6 +301,16 @@ class Records(Store):
         (record,) = storage.invocations(InvocationQuery()).items
         assert (record.session_id, record.revision, record.result) == (None, None, "r")
         assert record.started_at == at(1)
+
+    def test_a_change_that_alters_a_session_must_name_it(self, storage: SessionStorage) -> None:
+        change = does(messages=(said("m"),), records=(called("i"),))
+        with pytest.raises(InvalidArgumentError, match="names none"):
+            storage.commit(None, change)
+        assert calls(storage) == []
+
+    def test_one_change_does_not_record_a_call_twice(self) -> None:
+        with pytest.raises(ValueError, match="share an invocation_id"):
+            does(records=(called("i"), called("i", 2)))
 
     def test_the_newest_calls_of_work_are_read_with_the_session(self, storage: SessionStorage) -> None:
         records = (*(called(f"c{n}", second=n) for n in range(5)), called("ours", second=9, kind="session"))

@@ -13,7 +13,7 @@ from ...errors import (
     SessionNotFoundError,
 )
 from ...models import Change, ConversationMessage, Invocation, Limits, SessionMetadata, View, generated
-from ..heads import Committed, Effect, admit, apply, check, nanos, taken, unpriced
+from ..heads import Committed, Effect, admit, apply, check, check_records_only, nanos, taken, unpriced
 from ..times import micros
 from ..words import words
 from .connecting import statements
@@ -307,6 +307,7 @@ class Writing:
         return rows
 
     def _apply_without_session(self, db: Db, change: Change) -> None:
+        check_records_only(change)
         for record in change.records:
             self._admitted(db, None, record)
             self._add_record(db, None, record, None, None)
