@@ -29,7 +29,9 @@ LS = Row("ls --json", "CLI", "mcp-sessions ls --json / python -c pass", "<=", 25
 
 
 def _environment(store: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "MCP_SESSIONS_STORAGE": f"sqlite://{store}"}
+    # Who has installed it has its bytecode too.
+    ours = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "", "MCP_SESSIONS_STORAGE": f"sqlite://{store}"}
+    return {**os.environ, **ours}
 
 
 def _bare(ground: Ground) -> list[str]:
