@@ -51,11 +51,8 @@ def check(session_id: str, head: Head, change: Change, version_of: Callable[[str
         raise SessionNotFoundError(session_id)
     if change.active and head["status"] is not SessionStatus.ACTIVE and not _ends_again(head, change):
         raise SessionEndedError(session_id, head["status"].value)
-    for name, expected, actual in (
-        ("revision", change.expected_revision, head["revision"]),
-        ("last_seq", change.expected_last_seq, head["last_seq"]),
-    ):
-        if expected is not None and expected != actual:
+    for name, expected in (("revision", change.expected_revision), ("last_seq", change.expected_last_seq)):
+        if expected is not None and expected != (actual := head[name]):
             raise ConflictError(
                 f"Session {session_id} is at {name} {actual}, not {expected}: it changed since you read it. "
                 "Read it again, then retry.",

@@ -144,7 +144,7 @@ def prepare(file: File, gate: FileLock) -> Db:
 
 def check_version(connection: Db, path: Path) -> None:
     """Raise SchemaChangedError where another version of the program changed the file meanwhile."""
-    version = connection.pragma("user_version")
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version != VERSION:
         raise SchemaChangedError(
             f"{path} was changed to store version {version} while this process, which knows version {VERSION}, "

@@ -29,7 +29,7 @@ CREATE TABLE sessions (
     position INTEGER NOT NULL               -- of the last commit that changed its state, in the whole store
 ) STRICT;
 CREATE INDEX sessions_by_status ON sessions (status, updated_at);
-CREATE INDEX sessions_by_user ON sessions (user_id, status, updated_at);
+CREATE INDEX sessions_by_user ON sessions (user_id, status, updated_at) WHERE user_id IS NOT NULL;
 CREATE INDEX sessions_by_purpose ON sessions (purpose) WHERE purpose IS NOT NULL;
 CREATE UNIQUE INDEX sessions_by_position ON sessions (position);
 
@@ -97,6 +97,7 @@ CREATE VIRTUAL TABLE search USING fts5 (
 );
 INSERT INTO search (search, rank) VALUES ('secure-delete', 1);
 CREATE TABLE unindexed (id INTEGER PRIMARY KEY) STRICT;
+CREATE TRIGGER messages_wait AFTER INSERT ON messages BEGIN INSERT INTO unindexed (id) VALUES (new.id); END;
 
 CREATE TABLE deleted (position INTEGER PRIMARY KEY, session_id TEXT NOT NULL) STRICT;
 -- Deleted sessions whose rows are still being removed, piece by piece.

@@ -21,15 +21,10 @@ INSERT INTO tags (tag, sid) VALUES (?, ?);
 -- name: drop_tag
 DELETE FROM tags WHERE tag = ? AND sid = ?;
 
--- name: newest_message
-SELECT max(id) FROM messages WHERE id >= ? AND id < ?;
-
 -- name: add_message
-INSERT INTO messages (id, sid, seq, message_id, given, role, content, timestamp, revision, more)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
-
--- name: add_unindexed
-INSERT INTO unindexed (id) VALUES (?);
+INSERT INTO messages (id, sid, seq, message_id, given, role, content, timestamp, revision, more) VALUES (
+    ifnull((SELECT max(id) + 1 FROM messages WHERE id >= ?1 AND id < ?1 + 4096), ?1), ?, ?, ?, ?, ?, ?, ?, ?, ?
+);
 
 -- name: message_by_given_id
 SELECT seq, message_id, role, content, timestamp, more FROM messages WHERE sid = ? AND message_id = ? AND given;
@@ -96,14 +91,14 @@ SELECT key, pruned, version, value FROM keys WHERE sid = ? ORDER BY key;
 -- name: old_versions
 SELECT version, value FROM old_keys WHERE sid = ? AND key = ? ORDER BY version;
 
--- name: newest_record
-SELECT max(id) FROM records WHERE id >= ? AND id < ?;
-
 -- name: add_record
 INSERT INTO records (
     id, sid, user_id, invocation_id, scope, tool_name, kind, status, started_at, duration_ms, model, token_usage,
     cost, unpriced, revision, numbers, body
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+) VALUES (
+    ifnull((SELECT max(id) + 1 FROM records WHERE id >= ?1 AND id < ?1 + 4096), ?1), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
+    ?, ?, ?, ?, ?
+);
 
 -- name: record_of_session
 SELECT r.id, s.session_id, r.revision, r.numbers, r.body FROM records r LEFT JOIN sessions s USING (sid)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+import apsw
 
 from ..._json import encode
 from ...errors import (
@@ -62,7 +64,7 @@ class Writing:
         sid = self._add_session(db, metadata.model_copy(update=head))
         for row in messages:
             message = message_of(row)
-            self._add_message(db, sid, message, not generated(message.message_id), 1)
+            self._add_message(db, sid, message.seq, message, not generated(message.message_id), 1)
         note = None
         for key, pruned, version, value in db.execute(SQL["keys_with_versions"], (parent.sid,)).fetchall():
             versions = [*db.execute(SQL["old_versions"], (parent.sid, key)).fetchall(), (version, value)]
@@ -79,7 +81,7 @@ class Writing:
         metadata = view.metadata
         sid = self._add_session(db, metadata)
         for message in view.messages:
-            self._add_message(db, sid, message, not generated(message.message_id), metadata.revision)
+            self._add_message(db, sid, message.seq, message, not generated(message.message_id), metadata.revision)
         for key, value in view.data.items():
             db.execute(SQL["add_key"], (sid, key, value.version, encode(value.value)))
         for record in reversed(view.records):
@@ -180,8 +182,6 @@ class Writing:
 
     def _update(self, db: Db, head: HeadRow, after: HeadRow, new: Mapping[str, Any]) -> None:
         values = {name: column(name, value) for name, value in new.items()}
-        if "revision" in new:
-            values["position"] = self._next_position(db)
         if "purpose" in new or "tags" in new:
             values["folded"] = folded(after["session_id"], after["purpose"], after["tags"])
         if "tags" in new:
@@ -191,7 +191,10 @@ class Writing:
         names = tuple(values)
         sql = self._updates.get(names)
         if sql is None:
-            sql = self._updates[names] = f"UPDATE sessions SET {', '.join(f'{n} = ?' for n in names)} WHERE sid = ?"
+            columns = [f"{name} = ?" for name in names]
+            if "revision" in new:
+                columns.append(f"position = ({SQL['position'].rstrip(';')}) + 1")
+            sql = self._updates[names] = f"UPDATE sessions SET {', '.join(columns)} WHERE sid = ?"
         db.execute(sql, (*values.values(), head.sid))
 
     def _append(
@@ -211,7 +214,7 @@ class Writing:
         effect.appended += 1
         seq = head["last_seq"] + effect.appended
         effect.seqs.append(seq)
-        self._add_message(db, head.sid, message.model_copy(update={"seq": seq}), given, revision)
+        self._add_message(db, head.sid, seq, message, given, revision)
 
     def _said(self, db: Db, head: HeadRow, message: ConversationMessage) -> int | None:
         """The seq of the message that this one repeats, if it does."""
@@ -227,13 +230,13 @@ class Writing:
             raise MessageConflictError(head["session_id"], message.message_id, row[0])
         return row[0] if row is not None else None
 
-    def _add_message(self, db: Db, sid: int, message: ConversationMessage, given: bool, revision: int) -> None:
+    def _add_message(
+        self, db: Db, sid: int, seq: int, message: ConversationMessage, given: bool, revision: int
+    ) -> None:
         timestamp = micros(message.timestamp)
-        id_ = _place(db, "newest_message", timestamp)
         values = (
-            id_,
             sid,
-            message.seq,
+            seq,
             message.message_id,
             given,
             message.role,
@@ -242,8 +245,7 @@ class Writing:
             revision,
             more_of(message),
         )
-        db.execute(SQL["add_message"], values)
-        db.execute(SQL["add_unindexed"], (id_,))
+        _add(db, "add_message", timestamp, values)
 
     def _retract(self, db: Db, head: HeadRow, first: int, last: int, effect: Effect) -> None:
         for id_, *row in db.execute(SQL["messages_between"], (head.sid, first, last)).fetchall():
@@ -319,7 +321,6 @@ class Writing:
     ) -> None:
         started = micros(record.started_at)
         values = (
-            _place(db, "newest_record", started),
             sid,
             record.user_id,
             record.invocation_id,
@@ -337,22 +338,24 @@ class Writing:
             numbers,
             record.model_dump_json(exclude_none=True, exclude={"session_id", "revision"}),
         )
-        db.execute(SQL["add_record"], values)
+        _add(db, "add_record", started, values)
 
     def _next_position(self, db: Db) -> int:
         return db.execute(SQL["position"]).fetchone()[0] + 1
 
 
-def _place(db: Db, newest: str, microseconds: int) -> int:
-    """The next free row id of a millisecond; where it has run out of them, of the first one behind it that has not."""
+def _add(db: Db, name: str, microseconds: int, values: Sequence[Any]) -> None:
+    """Add a row at the next free id of its millisecond; where that has run out of them, of the first that has not."""
     first = microseconds // 1000 * SLOTS
     while True:
-        last = db.execute(SQL[newest], (first, first + SLOTS)).fetchone()[0]
-        if last is None:
-            return first
-        if last + 1 < first + SLOTS:
-            return last + 1
-        first += SLOTS
+        try:
+            db.execute(SQL[name], (first, *values))
+        except apsw.ConstraintError as error:
+            if getattr(error, "extendedresult", 0) != apsw.SQLITE_CONSTRAINT_PRIMARYKEY:
+                raise
+            first += SLOTS
+        else:
+            return
 
 
 def word_token(word: str) -> str:
