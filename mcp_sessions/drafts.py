@@ -192,7 +192,10 @@ class Draft:
     def change(self, at: datetime, *, as_user: str | None = None, **conditions: Any) -> Change:
         """The change, on the conditions of Change; by default that the session has not ended."""
         alter = Alter(**self._alter) if self._alter else None
-        change = Change(
+        alters = bool(self.messages or self.retract or self.set or self.remove or self.remove_all or alter)
+        reopens = alter is not None and alter.status is SessionStatus.ACTIVE
+        conditions = {"active": alters and not reopens, **conditions}
+        return Change(
             at=at,
             messages=tuple(self.messages),
             retract=tuple(self.retract),
@@ -203,6 +206,5 @@ class Draft:
             records=tuple(self.records),
             as_user=as_user,
             expected_versions=self.expected_versions,
+            **conditions,
         )
-        reopens = alter is not None and alter.status is SessionStatus.ACTIVE
-        return change.model_copy(update={"active": change.alters_state() and not reopens, **conditions})

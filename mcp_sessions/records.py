@@ -39,7 +39,9 @@ class Redactor:
         """A value as a record holds it: secrets blanked and, with `shorten`, long strings as previews."""
         if isinstance(value, str):
             return preview(value) if shorten and is_long(value) else value
-        if isinstance(value, Mapping):
+        if value is None or isinstance(value, (bool, int, float)):
+            return value
+        if isinstance(value, (dict, Mapping)):  # what is a dict need not be asked of the ABC
             members = cast("Mapping[str, Any]", value)
             return {
                 name: REDACTED if member is not None and self.is_secret(name) else self.kept(member, shorten=shorten)
@@ -69,6 +71,8 @@ def preview(text: str) -> dict[str, Any]:
 
 def plain(text: str, max_chars: int) -> str:
     """A text that any store can keep: cut, without NULs and halves of surrogate pairs."""
+    if len(text) <= max_chars and text.isascii() and "\0" not in text:
+        return text
     return text[:max_chars].replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 

@@ -6,7 +6,7 @@ processes that save copies of one session both keep their messages; nothing is e
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -34,6 +34,7 @@ from .records import Redactor, record_limit
 Parts = tuple[list[ConversationMessage], dict[str, Any], list[str]]
 Clock = Callable[[], datetime]
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 
 
 def utc_now() -> datetime:
@@ -43,8 +44,8 @@ def utc_now() -> datetime:
 
 def new_id(prefix: str) -> str:
     """`prefix_` and 26 characters of base32: 130 random bits, lower case because file systems and hosts fold it."""
-    bits = secrets.randbits(130)
-    return f"{prefix}_" + "".join([_ALPHABET[bits >> shift & 31] for shift in range(0, 130, 5)])
+    bits = int.from_bytes(os.urandom(17))
+    return f"{prefix}_" + "".join([_PAIRS[bits >> shift & 1023] for shift in range(0, 130, 10)])
 
 
 class Session:

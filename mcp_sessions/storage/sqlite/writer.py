@@ -9,6 +9,7 @@ A caller who finds nobody at work does its piece itself, in the same way: that s
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -453,7 +454,7 @@ def _tell(jobs: list[_Job]) -> None:
 
 def _place(path: Path) -> tuple[int, int] | None:
     try:
-        stat = path.stat()
+        stat = os.stat(path)  # noqa: PTH116 - before each commit, in half the time
     except OSError:
         return None
     return (stat.st_dev, stat.st_ino)
