@@ -106,7 +106,7 @@ def _cost(sign: str, value: str) -> float:
         cost = float(value)
     except ValueError:
         cost = -1.0
-    if sign not in (">", ">=") or not 0 <= cost < float("inf"):
+    if sign not in (">", ">=") or not 0 <= cost < 1e9:
         raise _mistake(f"'cost{sign}{value}' in the query: write cost>0.5, in USD.")
     # Costs are whole nano-dollars, so "more than" is "at least one more".
     return cost + 1e-9 if sign == ">" else cost

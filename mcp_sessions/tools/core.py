@@ -14,12 +14,27 @@ from ..querying import parse_query, parse_time
 from ..storage.cursors import pack, unpack
 from ..storage.words import words
 from . import outputs as out
-from .arguments import HIDDEN, Arg, Cursor, Ending, JsonObject, Name, Role, SessionId, Status, Tags, Time
+from .arguments import (
+    HIDDEN,
+    Arg,
+    Cursor,
+    Ending,
+    FirstFault,
+    JsonObject,
+    Name,
+    Role,
+    SessionId,
+    Status,
+    Tags,
+    Texts,
+    Time,
+)
 from .fitting import FRAME, LONG_PURPOSE, bounded, data, first, message, page, shortened, size, value
 from .toolbox import Toolbox, ago
 
 CORE = Toolbox()
 tool = CORE.tool
+Roles = Annotated[list[Literal["user", "assistant", "system", "tool"]], FirstFault()]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -105,7 +120,7 @@ def session_get(
     call: Call,
     session_id: SessionId,
     key: Annotated[Text | None, Arg(blank=True)] = None,
-    keys: Annotated[list[Text] | None, HIDDEN] = None,
+    keys: Annotated[Texts | None, HIDDEN] = None,
     messages: Annotated[int, Arg("how many last messages")] = 0,
 ) -> Any:
     """Read a session: its status, data and last messages (messages=N); or one stored value (key). Call this first when
@@ -148,11 +163,7 @@ def _one(view: View, session_id: str, key: str, room: int | None) -> dict[str, A
         names = first(view.names, room)
         result: dict[str, Any] = {"key": key, "found": False, "keys": names}
         return result if len(names) == len(view.names) else {**result, "more_keys": len(view.names) - len(names)}
-    result = {"key": key, "found": True, "value": found.value, "version": found.version}
-    shown = value(found.value, session_id, key, room, (room or 0) // 2)
-    if shown is not found.value:
-        result |= {"value": shown["preview"], "chars": shown["chars"], "resource": shown["resource"]}
-    return result
+    return {"key": key, "found": True, "version": found.version, **value(found.value, session_id, key, room)}
 
 
 @tool(
@@ -273,7 +284,7 @@ def session_query(
     or when you no longer know the session_id.
     """
     manager = call.manager
-    if min_cost is not None and not 0 <= min_cost < float("inf"):
+    if min_cost is not None and not 0 <= min_cost < 1e9:
         raise InvalidArgumentError("min_cost is not an amount in USD.", argument="min_cost")
     # An age means the same on every page, so the time of the first one travels in the cursor.
     asked = {name: value for name, value in call.arguments.items() if name not in ("cursor", "limit")}
@@ -346,7 +357,7 @@ def session_messages(
     limit: int = 20,
     cursor: Cursor | None = None,
     order: Literal["newest", "oldest"] = "newest",
-    roles: Annotated[list[Literal["user", "assistant", "system", "tool"]] | None, HIDDEN] = None,
+    roles: Annotated[Roles | None, HIDDEN] = None,
 ) -> Any:
     """Read the session's messages a page at a time, newest first; pass next_cursor back for older ones."""
     rows, more = page(

@@ -30,14 +30,14 @@ def size(value: Any) -> int:
 def fitted(text: str, room: int) -> str:
     """A text, or as much of its beginning as the room takes: escapes make its JSON up to six times as long."""
     kept = text[:room]
-    while kept and size(kept) > room:
-        kept = kept[: len(kept) * 3 // 4]
+    while kept and (chars := size(kept)) > room:
+        kept = kept[: min(len(kept) - 1, len(kept) * room // chars)]
     return kept
 
 
-def cut(text: str, room: int) -> dict[str, Any]:
+def cut(text: str) -> dict[str, Any]:
     """A long text as its beginning and its length."""
-    return {"preview": fitted(text, room), "chars": len(text)}
+    return {"preview": text[:LONG_VALUE], "chars": len(text)}
 
 
 def shortened(text: str, chars: int) -> str:
@@ -76,7 +76,7 @@ def message(message: dict[str, Any], session_id: str, room: int | None) -> dict[
         return message
     for name in ("payload", "tool_calls"):
         if name in message and size(message[name]) > LONG_VALUE:
-            message = {**message, name: cut(encode(message[name]), LONG_VALUE)}
+            message = {**message, name: cut(encode(message[name]))}
     content = message["content"]
     most = min(LONG_MESSAGE, room // 4)
     kept = fitted(content[:most], 2 * most)
@@ -85,21 +85,29 @@ def message(message: dict[str, Any], session_id: str, room: int | None) -> dict[
     return message
 
 
-def value(value: Any, session_id: str, key: str, room: int | None, most: int) -> Any:
-    """A key's value; one of which the JSON is over `room` as preview, length, and where it is whole."""
+def value(value: Any, session_id: str, key: str, room: int | None) -> dict[str, Any]:
+    """A key's value; one that is over the room as its beginning, its length, and where it is whole."""
     if room is None or size(value) <= room:
-        return value
-    text = value if isinstance(value, str) else encode(value)
-    return {**cut(text, most), "resource": data_uri(session_id, key)}
+        return {"value": value}
+    text = _as_text(value)
+    return {"value": fitted(text, room), "chars": len(text), "resource": data_uri(session_id, key)}
 
 
 def data(values: Mapping[str, Any], session_id: str, room: int | None) -> tuple[dict[str, Any], int]:
-    """Keys and their values within the room, and how many keys were left out."""
+    """Keys and their values within the room, long ones as previews; and how many keys were left out."""
     if room is None:
         return dict(values), 0
-    shown = [(key, value(one, session_id, key, LONG_VALUE, LONG_VALUE)) for key, one in values.items()]
-    kept = dict(first(shown, room))
+    kept = dict(first([(key, _previewed(one, session_id, key)) for key, one in values.items()], room))
     return kept, len(values) - len(kept)
+
+
+def _previewed(value: Any, session_id: str, key: str) -> Any:
+    text = _as_text(value)
+    return value if len(text) <= LONG_VALUE else {**cut(text), "resource": data_uri(session_id, key)}
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else encode(value)
 
 
 def bounded(result: Mapping[str, Any], room: int | None) -> dict[str, Any]:
@@ -128,7 +136,7 @@ def _cut(ours: Mapping[str, Any], longest: int) -> dict[str, Any]:
             case {"session_id": _}:
                 kept[name] = _cut(cast("dict[str, Any]", member), longest)
             case _:
-                kept[name] = cut(encode(member), longest)
+                kept[name] = {"preview": fitted(encode(member), longest), "chars": size(member)}
     return kept
 
 

@@ -13,7 +13,7 @@ from ..models import Invocation, SessionStatus, Text, View, Want
 from ..storage.cursors import pack, unpack
 from ..storage.whole import EVERYTHING
 from . import outputs as out
-from .arguments import HIDDEN, Arg, Cursor, JsonObject, SessionId, Tags
+from .arguments import HIDDEN, Arg, Cursor, JsonObject, SessionId, Tags, Texts
 from .fitting import FRAME, fitted
 from .toolbox import Toolbox
 
@@ -71,7 +71,7 @@ def session_update(
         f"Removed {', '.join(result['removed']) if result['removed'] else 'nothing'} from {result['session_id']}."
     ),
 )
-def session_unset(call: Call, session_id: SessionId, keys: list[Text], all: Annotated[bool, HIDDEN] = False) -> Any:
+def session_unset(call: Call, session_id: SessionId, keys: Texts, all: Annotated[bool, HIDDEN] = False) -> Any:
     """Remove stored values by key. Messages stay."""
     if not keys and not all:
         raise InvalidArgumentError("keys is empty. Name the keys to remove.", argument="keys")

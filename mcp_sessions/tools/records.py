@@ -105,7 +105,7 @@ def _shortened(record: dict[str, Any], room: int | None) -> dict[str, Any]:
         return record
     for name in ("arguments", "result"):
         if name in record and size(record[name]) > LONG_VALUE:
-            record[name] = cut(encode(record[name]), LONG_VALUE)
+            record[name] = cut(encode(record[name]))
     return record
 
 
