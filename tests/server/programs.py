@@ -1,0 +1,68 @@
+"""What the child processes of the server's tests do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+from mcp_sessions.server.descriptors import take_stdio
+
+CHILD = (
+    "import os, sys; print('child on stdout', flush=True); os.write(1, b'child on 1'); print(repr(sys.stdin.read()))"
+)
+
+
+def serve_more(storage: str) -> None:
+    """A server of our tools and of three that misbehave: one breaks, one prints, one ends the loop's signals."""
+    source, sink = take_stdio()
+    import anyio
+
+    from mcp_sessions import SessionManager, open_storage
+    from mcp_sessions.server import stdio
+    from mcp_sessions.server.adapter import build_server
+    from mcp_sessions.tools import SESSION_TOOLS, Toolbox
+
+    box = Toolbox(SESSION_TOOLS)
+
+    @box.tool(title="Break", toolset="test")
+    def broken(call: Any, session_id: str | None = None) -> Any:
+        """Raise what nobody expects."""
+        raise RuntimeError("the inside")
+
+    @box.tool(title="Make noise", toolset="test")
+    def noisy(call: Any) -> Any:
+        """Write to stdout in every way there is."""
+        print("a print")
+        os.write(1, b"on descriptor 1\n")
+        sys.stdout.write("on sys.stdout\n")
+        os.system("echo from a shell")
+        child = subprocess.run([sys.executable, "-c", CHILD], check=True)
+        return {"child": child.returncode, "stdin": os.read(0, 10).decode()}
+
+    with SessionManager(open_storage(storage, durability="process")) as manager:
+        anyio.run(stdio.serve, build_server(manager, box, ("core", "test")), source, sink)
+
+
+def serve_without_signals() -> None:
+    """A server where the event loop knows no signals, as on Windows."""
+    import asyncio
+
+    def add_signal_handler(*_: object) -> None:
+        raise NotImplementedError
+
+    asyncio.SelectorEventLoop.add_signal_handler = add_signal_handler  # type: ignore[method-assign]
+    from mcp_sessions.cli import main
+
+    main(["serve"])
+
+
+def write_keys(storage: str, session_id: str, count: str) -> None:
+    """What a script does: keys through the door, under a name of its own."""
+    from mcp_sessions import SessionManager, open_storage
+    from mcp_sessions.tools import invoke
+
+    with SessionManager(open_storage(storage)) as manager:
+        for number in range(int(count)):
+            invoke(manager, "session_set", {"session_id": session_id, "key": f"script-{number}", "value": number})

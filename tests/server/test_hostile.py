@@ -1,0 +1,150 @@
+"""Hostile input to every tool, as a client can put it on the wire: a clear answer, and nothing half written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from mcp_sessions import SessionManager
+from mcp_sessions.storage import SQLiteSessionStorage
+from mcp_sessions.tools import SESSION_TOOLS
+from tests.processes import full_counts
+from tests.server.pipes import Pipe
+from tests.stores import SetClock
+from tests.tools.desk import EXAMPLES, Desk
+
+DEEP = "[" * 250 + "]" * 250
+HOSTILE = [
+    "null",
+    "true",
+    "0",
+    "-1",
+    "1e999",
+    "NaN",
+    "-Infinity",
+    "1e-400",
+    "9007199254740993",
+    "1" + "0" * 400,
+    "2.5",
+    '""',
+    '" "',
+    '"\\u0000"',
+    '"a\\u0000b"',
+    '"\\ud800"',
+    '"../../etc/passwd"',
+    '"/etc/passwd"',
+    '"C:\\\\Windows"',
+    '"..%2f..%2f"',
+    '"a; DROP TABLE sessions; --"',
+    "\"' OR '1'='1\"",
+    '"NEAR(a b) AND x:y* \\"unclosed"',
+    '"%_*?[]"',
+    '"\\u202e\\u2028\\n\\r\\t"',
+    '"{{ 7*7 }} ${x} %s {0}"',
+    '"<script>alert(1)</script>"',
+    '"-1"',
+    '"24h"',
+    '"since:99999999999d"',
+    '"cost>1e300 user:x tag:a,b errors:maybe"',
+    '"cost>1e12"',
+    '"created:0001-01-01 status:active,failed"',
+    '"99999999999999999999d"',
+    '"0001-01-01T00:00:00+23:59"',
+    '"9999-12-31T23:59:59-23:59"',
+    '"eyJhIjoxfQ"',
+    '"bm90IGEgY3Vyc29y"',
+    '"' + "x" * 300 + '"',
+    '"' + "é" * 70_000 + '"',
+    "[]",
+    "{}",
+    '[null, 1, "", ["x"]]',
+    '["../a", "' + "t" * 100 + '"]',
+    "[" + ",".join(f'"{n}"' for n in range(100)) + "]",
+    '{"": {"": null}}',
+    '{"__proto__": {"x": 1}, "constructor": 1}',
+    '{"a\\u0000": 1}',
+    '{"k": NaN}',
+    DEEP,
+    '"' + DEEP + '"',
+    '"[\\"\\\\ud800\\"]"',
+    '"{\\"a\\": NaN}"',
+]
+HUGE = ['"' + "x" * 2_000_000 + '"', "[" + "0," * 600_000 + "0]"]
+
+
+class Wire:
+    """A server, a view of its store from outside, and a way to send it arguments that no JSON library would write."""
+
+    def __init__(self, server: Pipe, desk: Desk) -> None:
+        self.server = server
+        self.desk = desk
+        self._last = 0
+
+    def begin(self, tool: str, arguments: dict[str, str]) -> str:
+        """Call a tool with arguments that are JSON already."""
+        self._last += 1
+        number = f"hostile-{self._last}"
+        body = ",".join(f"{json.dumps(name)}:{text}" for name, text in arguments.items())
+        params = f'{{"name":{json.dumps(tool)},"arguments":{{{body}}}}}'
+        line = f'{{"jsonrpc":"2.0","id":"{number}","method":"tools/call","params":{params}}}\n'
+        self.server.write(line.encode())
+        return number
+
+    def state(self) -> tuple[Any, ...]:
+        """What moves with every change of any session, and with every counted call."""
+        manager = self.desk.manager
+        return manager.storage.changes(None).next_cursor, manager.totals()
+
+
+@pytest.fixture(scope="module")
+def wire(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wire]:
+    store = tmp_path_factory.mktemp("hostile") / "sessions.db"
+    with SessionManager(SQLiteSessionStorage(store, durability="process"), clock=SetClock()) as manager:
+        desk = Desk(manager, SetClock())
+        with Pipe(store) as server:
+            server.shake_hands()
+            yield Wire(server, desk)
+            assert server.said_only_json_rpc()
+            assert "Traceback" not in server.errors()
+        assert {finding.level for finding in manager.check()} == {"ok"}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_each_argument_of_each_tool_may_be_anything(wire: Wire, name: str) -> None:
+    arguments = SESSION_TOOLS[name].annotations
+    session_id = name.replace("session_", "s-")
+    wire.desk.prepare(session_id)
+    example = {key: json.dumps(value) for key, value in EXAMPLES[name].items()}
+    for turn, argument in enumerate([*arguments, "unknown", "a\0", "x" * 200]):
+        # Every argument meets a third of them, and each of them a third of the arguments; with full counts all do.
+        for value in [*HOSTILE, *HUGE] if full_counts() else [*HOSTILE, *HUGE][turn % 3 :: 3]:
+            # Every answer stands alone: what was refused must have left the store as it was.
+            before = wire.state()
+            sent = {**example, **({"session_id": json.dumps(session_id)} if "session_id" in example else {})}
+            if name == "session_create":
+                sent.pop("session_id")
+            message = wire.server.answer(wire.begin(name, {**sent, argument: value}))
+            told = (name, argument, value[:60])
+            if "error" in message:
+                assert message["error"]["code"] == -32602, (told, message)
+                assert wire.state() == before, told
+                continue
+            result: dict[str, Any] = message["result"]
+            text = result["content"][0]["text"]
+            assert "Internal error" not in text, (told, text)
+            if result.get("isError"):
+                assert 10 < len(text) < 3_000, (told, text)
+                assert wire.state() == before, told
+            elif name in ("session_delete", "session_complete"):
+                wire.desk.manager.delete_session(session_id)
+                wire.desk.prepare(session_id)
+
+
+@pytest.mark.parametrize("tool", ["", "session_", "../session_get", "session_get\0", "é" * 1000, "__init__", "tool"])
+def test_a_tool_may_be_called_anything(wire: Wire, tool: str) -> None:
+    message = wire.server.answer(wire.begin(tool, {"session_id": '"a"'}))
+    assert message["result"]["isError"]
+    assert message["result"]["content"][0]["text"].startswith("Unknown tool")

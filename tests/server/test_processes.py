@@ -1,0 +1,195 @@
+"""Several processes on one store: killed, at once, each under its own name, and for a long time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from mcp_sessions.config import sqlite_url
+from mcp_sessions.models import ConversationMessage, Invocation
+from mcp_sessions.storage import SQLiteSessionStorage
+from tests.processes import full_counts
+from tests.server.pipes import Pipe, environment, program
+from tests.server.test_stdio import connect
+from tests.tools.desk import Desk
+
+ROUNDS = 4
+WRITERS = 3
+
+
+def everything(desk: Desk, session_id: str) -> tuple[list[ConversationMessage], list[Invocation]]:
+    """All messages, oldest first, and all records, newest first."""
+    messages: list[ConversationMessage] = []
+    records: list[Invocation] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        page = desk.manager.messages(session_id, 1000, cursor or None, "oldest")
+        messages, cursor = messages + page.items, page.next_cursor
+    cursor = ""
+    while cursor is not None:
+        found = desk.manager.invocations(session_id, "session_add_message", None, 1000, cursor or None)
+        records, cursor = records + found.items, found.next_cursor
+    return messages, records
+
+
+def write_on(server: Pipe, name: str, told: list[dict[str, Any]], enough: threading.Event, at_least: int) -> None:
+    """Append until it is enough, eight calls under way at a time; keep what was acknowledged."""
+    waiting: list[int] = []
+    count = 0
+    try:
+        while not enough.is_set() or len(told) < at_least:
+            waiting.append(server.begin("session_add_message", session_id="a", role="user", content=f"{name} {count}"))
+            count += 1
+            if len(waiting) == 8:
+                told.append(server.answer(waiting.pop(0))["result"]["structuredContent"])
+        told.extend(server.answer(number)["result"]["structuredContent"] for number in waiting)
+    except (AssertionError, BrokenPipeError):
+        if name != "victim":
+            raise
+
+
+def test_a_server_killed_while_three_write_loses_nothing_it_acknowledged(store: Path, desk: Desk) -> None:
+    desk("session_create", session_id="a")
+    told: list[dict[str, Any]] = []
+    servers = [Pipe(store, name=f"writer {number}") for number in range(WRITERS)]
+    victims = [Pipe(store, name="victim")]
+    try:
+        for server in servers:
+            server.shake_hands()
+        for number in range(ROUNDS):
+            victim = victims.pop().shake_hands()
+            if number < ROUNDS - 1:
+                victims.append(Pipe(store, name="victim"))  # it starts while the others write
+            parts: list[list[dict[str, Any]]] = [[] for _ in range(WRITERS + 1)]
+            enough = threading.Event()
+            threads = [
+                threading.Thread(target=write_on, args=(server, f"writer {n}", parts[n], enough, 10))
+                for n, server in enumerate(servers)
+            ]
+            last = threading.Thread(target=write_on, args=(victim, "victim", parts[-1], threading.Event(), 1))
+            for thread in (*threads, last):
+                thread.start()
+            while len(parts[-1]) < 10:
+                pass
+            victim.kill()
+            enough.set()
+            for thread in (*threads, last):
+                thread.join()
+            assert all(len(part) >= 10 for part in parts)
+            told += [entry for part in parts for entry in part]
+            with victim:
+                assert victim.said_only_json_rpc()
+    finally:
+        for server in (*servers, *victims):
+            server.__exit__(None, None, None)
+    messages, records = everything(desk, "a")
+    assert [message.seq for message in messages] == list(range(1, len(messages) + 1))
+    kept = {message.seq: message.message_id for message in messages}
+    assert len(told) >= ROUNDS * (WRITERS + 1) * 10
+    assert all(kept[entry["seq"]] == entry["message_id"] for entry in told)
+    assert len({entry["seq"] for entry in told}) == len(told)
+    assert sorted(record.result["seq"] for record in records) == sorted(kept)
+    assert all(kept[record.result["seq"]] == record.result["message_id"] for record in records)
+    assert {finding.level for finding in desk.manager.check()} == {"ok"}
+
+
+def test_four_servers_append_a_hundred_each_and_all_are_kept(store: Path, desk: Desk) -> None:
+    desk("session_create", session_id="a")
+    servers = [Pipe(store, name=f"writer {number}") for number in range(4)]
+    told: list[dict[str, Any]] = []
+    try:
+        for server in servers:
+            server.listen()
+        for server in servers:
+            server.shake_hands()
+        numbers = [
+            (server, server.begin("session_add_message", session_id="a", role="user", content=f"{count}"))
+            for count in range(100)
+            for server in servers
+        ]
+        told = [server.answer(number)["result"]["structuredContent"] for server, number in numbers]
+    finally:
+        for server in servers:
+            server.__exit__(None, None, None)
+    messages, records = everything(desk, "a")
+    assert [message.seq for message in messages] == sorted(entry["seq"] for entry in told) == list(range(1, 401))
+    assert sorted(told, key=lambda entry: entry["seq"]) == sorted(
+        (record.result for record in records), key=lambda result: result["seq"]
+    )
+    assert Counter(record.caller for record in records) == {f"mcp:writer {number}": 100 for number in range(4)}
+    assert {record.status.value for record in records} == {"ok"}
+
+
+async def test_two_clients_the_command_line_and_a_script_write_one_session(store: Path, desk: Desk) -> None:
+    count = 5
+    desk("session_create", session_id="a")
+
+    def run(*args: str) -> None:
+        subprocess.run([sys.executable, *args], env=environment(store), check=True, capture_output=True)
+
+    async def by_client(name: str, mode: str) -> None:
+        async with connect(store, name=name, mode=mode) as client:
+            for number in range(count):
+                arguments = {"session_id": "a", "key": f"{name}-{number}", "value": number}
+                result = await client.call_tool("session_set", arguments)
+                assert not result.is_error
+
+    def by_command_line() -> None:
+        for number in range(2):
+            run("-m", "mcp_sessions", "set", "a", f"cli-{number}", str(number))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(by_client, "Claude Desktop", "legacy")
+        group.start_soon(by_client, "Cursor", "auto")
+        group.start_soon(anyio.to_thread.run_sync, by_command_line)
+        group.start_soon(anyio.to_thread.run_sync, run, *program("write_keys", sqlite_url(store), "a", str(count)))
+    callers = Counter(record.caller for record in desk.records("a", tool="session_set"))
+    assert callers == {"mcp:Claude Desktop": count, "mcp:Cursor": count, "cli": 2, "python": count}
+    assert len(desk("session_get", session_id="a")["data"]) == 3 * count + 2
+    assert desk.head().revision == 1 + 3 * count + 2
+
+
+def resources_of(pid: int) -> tuple[int, int, int]:
+    """Descriptors, threads, and kilobytes of memory of a process."""
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines())
+    return len(list(Path(f"/proc/{pid}/fd").iterdir())), int(status["Threads"]), int(status["VmRSS"].split()[0])
+
+
+def test_thousands_of_calls_leave_a_server_as_it_was(store: Path) -> None:
+    rounds = 98 if full_counts() else 8
+    with Pipe(store, "--session", "a") as server:
+        server.shake_hands()
+
+        def hundred_calls() -> None:
+            numbers: list[int] = []
+            for number in range(25):
+                numbers += [
+                    server.begin("session_add_message", role="user", content=f"m{number}"),
+                    server.begin("session_set", key=f"k{number}", value=number),
+                    server.begin("session_get", messages=5),
+                    server.begin("session_get", key=5),
+                ]
+                if len(numbers) == 20:
+                    for one in numbers:
+                        server.answer(one)
+                    numbers = []
+            for one in numbers:
+                server.answer(one)
+
+        for _ in range(4):
+            hundred_calls()
+        before = resources_of(server.process.pid)
+        for _ in range(rounds):
+            hundred_calls()
+        after = resources_of(server.process.pid)
+    assert after[0] <= before[0] + 2
+    assert after[1] <= before[1] + 20  # as many threads as calls are under way at once
+    assert after[2] - before[2] < 16_000, f"{after[2] - before[2]} KB more after {rounds * 100} calls"
+    with SQLiteSessionStorage(store) as storage:
+        assert {finding.level for finding in storage.check()} == {"ok"}
