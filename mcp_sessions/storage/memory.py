@@ -46,7 +46,19 @@ from ..models import (
 from ..session import new_id
 from .base import SessionStorage
 from .cursors import bound, pack, unpack
-from .heads import Committed, Effect, admit, apply, check, check_records_only, joined, metadata_of, nanos, taken, unpriced
+from .heads import (
+    Committed,
+    Effect,
+    admit,
+    apply,
+    check,
+    check_records_only,
+    joined,
+    metadata_of,
+    nanos,
+    taken,
+    unpriced,
+)
 from .restoring import checked
 from .times import EPOCH, micros
 from .words import fold, snippet, words
