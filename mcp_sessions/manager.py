@@ -307,7 +307,7 @@ class SessionManager:
         running = {record.session_id for record in self._running()}
         abandoned: list[str] = []
         for metadata in idle:
-            if metadata.session_id in running or metadata.custom_metadata.get("waiting"):
+            if metadata.session_id in running:
                 continue
             change = Change(
                 at=self.clock(),

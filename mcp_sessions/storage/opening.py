@@ -32,7 +32,8 @@ def open_storage(
         return MemorySessionStorage(limits=limits)
     if scheme == "sqlite":
         return SQLiteSessionStorage(path_of(rest, url), durability=durability, limits=limits)
-    raise ConfigError(f"'{url}' names no storage that this version has; it is one of {KNOWN}.")
+    # What stands behind the scheme may hold a password.
+    raise ConfigError(f"'{scheme[:20]}:…' names no storage that this version has; it is one of {KNOWN}.")
 
 
 def location(url: str) -> Path | None:

@@ -46,3 +46,9 @@ def test_another_url_is_refused_with_what_would_do(url: str, fact: str) -> None:
 
 def test_a_windows_drive_loses_its_slash_on_windows_alone() -> None:
     assert path_of("///C:/x.db", "sqlite:///C:/x.db") in ("/C:/x.db", "C:/x.db")
+
+
+def test_a_password_in_a_url_is_not_repeated() -> None:
+    with pytest.raises(ConfigError) as refused:
+        open_storage("postgresql://me:hunter2@host/db")
+    assert "hunter2" not in str(refused.value)
