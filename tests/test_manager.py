@@ -470,10 +470,9 @@ def test_idle_sessions_are_called_abandoned_by_cleanup_alone(manager: SessionMan
     assert manager.metadata("worked").status is SessionStatus.ACTIVE
 
 
-def test_a_session_whose_call_runs_or_whose_run_waits_is_not_idle(manager: SessionManager, clock: SetClock) -> None:
-    for name in ("running", "waiting", "idle"):
+def test_a_session_whose_call_runs_is_not_idle(manager: SessionManager, clock: SetClock) -> None:
+    for name in ("running", "idle"):
         manager.create_session(name)
-    manager.update_session_metadata("waiting", custom_metadata={"waiting": True})
     with manager.call("agent", "running", slow=True):
         clock.go_on(days=2)
         assert manager.cleanup() == ["idle"]
