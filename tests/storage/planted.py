@@ -88,8 +88,8 @@ BUGS = (
     Bug(
         "more messages than there are",
         STORAGE,
-        "more_messages=len(messages) > want.messages",
-        "more_messages=len(messages) >= want.messages",
+        "len(messages) > want.messages",
+        "len(messages) >= want.messages",
         "test_a_read_tells_whether_there_are_more_messages",
     ),
     Bug(

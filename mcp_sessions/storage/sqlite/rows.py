@@ -44,6 +44,7 @@ HEAD_COLUMNS = (
 _PLACE = {name: (place, _DECODE.get(name)) for place, name in enumerate(HEAD_COLUMNS)}
 _FIELDS = [(name, *_PLACE[name]) for name in SessionMetadata.model_fields]
 MORE = ("tool_name", "invocation_id", "tool_calls", "tool_call_id", "payload", "model", "token_usage")
+_NO_MORE = dict.fromkeys(MORE)
 
 
 class HeadRow(Mapping[str, Any]):
@@ -83,7 +84,7 @@ def metadata_of_row(row: Row) -> SessionMetadata:
     for name, place, decoder in _FIELDS:
         value = row[place]
         values[name] = value if decoder is None or value is None else decoder(value)
-    return SessionMetadata.model_validate(values)
+    return SessionMetadata.known(values)
 
 
 def column(name: str, value: Any) -> Any:
@@ -112,14 +113,16 @@ def more_of(message: ConversationMessage) -> str | None:
 def message_of(row: Row) -> ConversationMessage:
     """From (seq, message_id, role, content, timestamp, more)."""
     seq, message_id, role, content, timestamp, more = row
-    fields = {
+    fields: dict[str, Any] = {
         "seq": seq,
         "message_id": message_id,
         "role": role,
         "content": content,
         "timestamp": moment(timestamp),
     }
-    return ConversationMessage.model_validate(fields | decode(more) if more else fields)
+    if more:
+        return ConversationMessage.model_validate(fields | decode(more))
+    return ConversationMessage.known(fields | _NO_MORE)
 
 
 def record_of(row: Row) -> Invocation:

@@ -148,19 +148,17 @@ class SQLiteSessionStorage(SessionStorage):
             row = db.execute(SQL["head"], (session_id,)).fetchone()
             if row is None or (want.as_user is not None and row[2] != want.as_user):
                 raise SessionNotFoundError(session_id)
-            if not parts:
-                return View.model_construct(
-                    metadata=metadata_of_row(row), data={}, names=[], messages=[], more_messages=False, records=[]
-                )
             sid = row[0]
             messages = _messages(db, sid, want) if want.messages else []
-            return View(
-                metadata=metadata_of_row(row),
-                data=_data(db, sid, want),
-                names=[name for (name,) in db.execute(SQL["key_names"], (sid,))] if want.names else [],
-                messages=messages[: want.messages],
-                more_messages=len(messages) > want.messages,
-                records=_work_records(db, sid, want.records) if want.records else [],
+            return View.known(
+                {
+                    "metadata": metadata_of_row(row),
+                    "data": _data(db, sid, want) if parts else {},
+                    "names": [name for (name,) in db.execute(SQL["key_names"], (sid,))] if want.names else [],
+                    "messages": messages[: want.messages],
+                    "more_messages": len(messages) > want.messages,
+                    "records": _work_records(db, sid, want.records) if want.records else [],
+                }
             )
 
     def find(self, query: Query, cursor: str | None = None) -> Page[SessionMetadata]:
@@ -392,7 +390,7 @@ def _data(db: Db, sid: int, want: Want) -> dict[str, Value]:
         rows = db.execute(SQL["live_keys"], (sid, want.prefix)).fetchall()
     for key in want.keys:
         rows += db.execute(SQL["live_key"], (sid, key)).fetchall()
-    return {key: Value(value=decode(text), version=version) for key, version, text in sorted(rows)}
+    return {key: Value.known({"value": decode(text), "version": version}) for key, version, text in sorted(rows)}
 
 
 def _messages(db: Db, sid: int, want: Want) -> list[ConversationMessage]:
