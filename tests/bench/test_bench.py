@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from . import peers
 from .__main__ import MEASURES, main
 
 
@@ -32,3 +33,15 @@ def test_one_row_can_be_asked_for(tmp_path: Path) -> None:
 
     names = [result["row"] for result in json.loads(figures.read_text())]
     assert names == ["sqlite commit", "sqlite commit, 64 callers"]
+
+
+def test_each_peer_is_compared_or_named_as_missing(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+
+    peers.main(["--quick", "--json", str(figures)])
+
+    told: dict[str, set[str]] = {}
+    for result in json.loads(figures.read_text()):
+        assert "missing" in result or result["work"] in peers.WORKS
+        told.setdefault(result["peer"], set()).add(result.get("work", "missing"))
+    assert list(told) == list(peers.PEERS)
