@@ -66,7 +66,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
-            text=True,
+            encoding="utf-8",
         )
         self.pid = self.process.pid
         self._lines: queue.Queue[str | None] = queue.Queue()

@@ -61,14 +61,18 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
         "import sys; before = set(sys.modules); import mcp_sessions; "
         "print(sorted({name.split('.')[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=_root())
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=True, cwd=_root()
+    )
     assert done.stdout.strip() == "['mcp_sessions']"
 
 
 @pytest.mark.parametrize("name", ["SessionNotFoundError", "SessionManager"])
 def test_using_it_imports_no_more_than_it_takes(name: str) -> None:
     program = f"import sys; from mcp_sessions import {name}; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=_root())
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=True, cwd=_root()
+    )
     imported = set(done.stdout.split())
     assert not imported & {"mcp", "starlette", "uvicorn", "click", "rich", "genai_prices", "pydantic_settings"}
     assert ("pydantic" in imported) == (name == "SessionManager")
@@ -122,7 +126,7 @@ def test_a_program_may_set_its_own_default() -> None:
 
 def test_settings_that_cannot_be_used_are_said_when_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MCP_SESSIONS_STORAGE", "banana:")
-    with pytest.raises(ConfigError, match="'banana:' names no storage"):
+    with pytest.raises(ConfigError, match="'banana:…' names no storage"):
         get_session_manager()
     monkeypatch.setenv("MCP_SESSIONS_STORAGE", "memory:")
     assert isinstance(get_session_manager().storage, MemorySessionStorage)

@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         directory.mkdir(parents=True, exist_ok=True)
         results = run(directory.resolve(), scale, given.only)
     if given.json is not None:
-        given.json.write_text(json.dumps(results, indent=1) + "\n")
+        given.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     missed = [result["row"] for result in results if not result["ok"]]
     verdict = f" Missed: {', '.join(missed)}." if missed else ""
     print(f"{len(results) - len(missed)} of {len(results)} goals reached.{verdict}")

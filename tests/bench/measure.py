@@ -108,5 +108,5 @@ def rate(acts: Iterable[Act]) -> float:
 
 def resident_mb(pid: int | str = "self") -> float:
     """Memory of a process that is in RAM, in MB."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6

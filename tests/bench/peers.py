@@ -318,7 +318,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         counts = (20, 30, 3) if given.quick else (1_000, 1_000, 200)
         results = compare(Path(directory), *counts)
     if given.json is not None:
-        given.json.write_text(json.dumps(results, indent=1) + "\n")
+        given.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return int(any(result.get("ratio", 0) >= 1 for result in results))
 
 

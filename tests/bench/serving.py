@@ -96,7 +96,7 @@ async def _used(store: Path, ground: Ground) -> float:
 
 
 def _children() -> set[int]:
-    return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
+    return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="utf-8").split()}
 
 
 def starts(ground: Ground) -> Figures:

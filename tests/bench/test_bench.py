@@ -14,7 +14,7 @@ def test_a_quick_run_measures_every_row(tmp_path: Path) -> None:
 
     main(["--quick", "--json", str(figures)])
 
-    measured = {result["row"]: result for result in json.loads(figures.read_text())}
+    measured = {result["row"]: result for result in json.loads(figures.read_text(encoding="utf-8"))}
     assert list(measured) == [row.name for _, rows in MEASURES for row in rows]
     for result in measured.values():
         assert result["level"] in ("storage", "call", "MCP", "CLI")
@@ -31,7 +31,7 @@ def test_one_row_can_be_asked_for(tmp_path: Path) -> None:
 
     main(["--quick", "--only", "sqlite commit", "--json", str(figures), "--in", str(tmp_path / "here")])
 
-    names = [result["row"] for result in json.loads(figures.read_text())]
+    names = [result["row"] for result in json.loads(figures.read_text(encoding="utf-8"))]
     assert names == ["sqlite commit", "sqlite commit, 64 callers"]
 
 
@@ -41,7 +41,7 @@ def test_each_peer_is_compared_or_named_as_missing(tmp_path: Path) -> None:
     peers.main(["--quick", "--json", str(figures)])
 
     told: dict[str, set[str]] = {}
-    for result in json.loads(figures.read_text()):
+    for result in json.loads(figures.read_text(encoding="utf-8")):
         assert "missing" in result or result["work"] in peers.WORKS
         told.setdefault(result["peer"], set()).add(result.get("work", "missing"))
     assert list(told) == list(peers.PEERS)

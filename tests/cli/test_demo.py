@@ -12,6 +12,7 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -27,6 +28,7 @@ from mcp_sessions.models import Invocation, SessionMetadata, Want
 from .conftest import ROOT
 
 DEMO = [sys.executable, "-m", "mcp_sessions", "demo"]
+PIPES: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
 LOOKED_AT = Path(sysconfig.get_path("stdlib"))
 DELETE_A_KEY = "DELETE FROM keys WHERE key = (SELECT min(key) FROM keys)"
 DELETE_A_MESSAGE = "DELETE FROM messages WHERE seq = 3"
@@ -45,8 +47,9 @@ class Shown:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        ran = subprocess.run([*DEMO, "--keep", str(folder / "kept")], capture_output=True, text=True,
-                             encoding="utf-8", cwd=folder, env=environment(folder), check=False)  # fmt: skip
+        ran = subprocess.run(
+            [*DEMO, "--keep", str(folder / "kept")], **PIPES, cwd=folder, env=environment(folder), check=False
+        )
         self.code, self.account, self.talk = ran.returncode, ran.stdout, ran.stderr
         self.store = folder / "kept" / "sessions.db"
 
@@ -113,8 +116,9 @@ def test_the_commands_that_it_prints_look_at_its_store(shown: Shown) -> None:
     for line in commands:
         setting, *command = shlex.split(line)
         name, _, url = setting.partition("=")
-        ran = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", cwd=shown.folder,
-                             env=environment(shown.folder) | {name: url}, check=False)  # fmt: skip
+        ran = subprocess.run(
+            command, **PIPES, cwd=shown.folder, env=environment(shown.folder) | {name: url}, check=False
+        )
         # doctor looks at the clients of this machine too; what it says of the store is what counts here.
         assert ran.returncode == 0 or command[-1] == "doctor", ran.stderr
         said.append(ran.stdout)
@@ -125,8 +129,7 @@ def test_the_commands_that_it_prints_look_at_its_store(shown: Shown) -> None:
 
 def test_a_store_that_loses_something_fails_the_demo_which_says_what(tmp_path: Path) -> None:
     """Another process deletes a message, a key and a record while the demo runs."""
-    demo = subprocess.Popen([*DEMO, "--json", "--discard"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            encoding="utf-8", cwd=tmp_path, env=environment(tmp_path))  # fmt: skip
+    demo = subprocess.Popen([*DEMO, "--json", "--discard"], **PIPES, cwd=tmp_path, env=environment(tmp_path))
     assert demo.stderr is not None
     for line in demo.stderr:
         if "measured and stored" in line:
@@ -144,8 +147,7 @@ def test_a_store_that_loses_something_fails_the_demo_which_says_what(tmp_path: P
 
 
 def test_an_interrupted_demo_leaves_neither_a_process_nor_a_store(tmp_path: Path) -> None:
-    demo = subprocess.Popen([*DEMO], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            encoding="utf-8", cwd=tmp_path, env=environment(tmp_path))  # fmt: skip
+    demo = subprocess.Popen([*DEMO], **PIPES, cwd=tmp_path, env=environment(tmp_path))
     assert demo.stderr is not None
     for line in demo.stderr:
         if "measured and stored" in line:
@@ -159,15 +161,14 @@ def test_an_interrupted_demo_leaves_neither_a_process_nor_a_store(tmp_path: Path
 
 def test_a_store_that_cannot_be_opened_ends_the_demo_with_an_error(tmp_path: Path) -> None:
     (tmp_path / "sessions.db").write_bytes(b"not a database, but a text" * 100)
-    ran = subprocess.run([*DEMO, "--keep", str(tmp_path)], capture_output=True, text=True, encoding="utf-8",
-                         env=environment(tmp_path), check=False)  # fmt: skip
+    ran = subprocess.run([*DEMO, "--keep", str(tmp_path)], **PIPES, env=environment(tmp_path), check=False)
     assert ran.returncode == 1
     assert "Error: The demo could not go on" in ran.stderr
     assert "Traceback" not in ran.stderr
 
 
 def test_a_store_cannot_be_both_kept_and_discarded(tmp_path: Path) -> None:
-    ran = subprocess.run([*DEMO, "--keep", str(tmp_path), "--discard"], capture_output=True, text=True, check=False)
+    ran = subprocess.run([*DEMO, "--keep", str(tmp_path), "--discard"], **PIPES, check=False)
     assert ran.returncode == 2
 
 
@@ -273,11 +274,11 @@ async def wait():
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "mover.py").write_text(SOURCE)
+    (tmp_path / "mover.py").write_text(SOURCE, encoding="utf-8")
     (tmp_path / "pack" / "tests").mkdir(parents=True)
-    (tmp_path / "pack" / "__init__.py").write_text("os.replace = no python\n")
-    (tmp_path / "pack" / "tests" / "test_pack.py").write_text("import os\n")
-    (tmp_path / "notes.txt").write_text("os.replace\n")
+    (tmp_path / "pack" / "__init__.py").write_text("os.replace = no python\n", encoding="utf-8")
+    (tmp_path / "pack" / "tests" / "test_pack.py").write_text("import os\n", encoding="utf-8")
+    (tmp_path / "notes.txt").write_text("os.replace\n", encoding="utf-8")
     return tmp_path
 
 

@@ -67,7 +67,7 @@ def test_a_setting_that_cannot_be_used_is_a_fault_and_not_the_end(run: Run, monk
 
 def test_a_file_of_another_program_is_a_fault(place: Path, run: Run) -> None:
     place.parent.mkdir()
-    place.write_text("no database at all " * 100)
+    place.write_text("no database at all " * 100, encoding="utf-8")
     assert "it is not a SQLite file" in examined(run)["store"]["detail"]
 
 
@@ -157,7 +157,10 @@ def test_records_of_reads_that_came_late_are_shown(manager: SessionManager, run:
 def test_a_client_that_starts_what_is_not_there_is_a_fault(place: Path, run: Run) -> None:
     file = config_path(CLIENTS["cursor"])
     file.parent.mkdir(parents=True)
-    file.write_text(json.dumps({"mcpServers": {"sessions": {"command": "/nowhere/mcp-sessions", "args": ["serve"]}}}))
+    file.write_text(
+        json.dumps({"mcpServers": {"sessions": {"command": "/nowhere/mcp-sessions", "args": ["serve"]}}}),
+        encoding="utf-8",
+    )
     found = examined(run)["cursor"]
     assert found["level"] == "fault"
     assert "/nowhere/mcp-sessions, which does not exist" in found["detail"]

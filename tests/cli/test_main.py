@@ -112,7 +112,7 @@ def test_several_settings_that_cannot_be_used_are_one_line(program: Program) -> 
 
 def test_a_file_of_another_program_is_one_line_and_no_traceback(place: Path, program: Program) -> None:
     place.parent.mkdir()
-    place.write_text("these are notes, and by no means a database " * 100)
+    place.write_text("these are notes, and by no means a database " * 100, encoding="utf-8")
     result = program("ls")
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()

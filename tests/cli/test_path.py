@@ -44,6 +44,6 @@ def test_no_message_shows_a_password(run: Run, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("MCP_SESSIONS_STORAGE", SECRET.replace("postgresql", "nosuch"))
     result = run(command)
     assert result.exit_code != 0
-    assert "nosuch://ada:***@db.example" in result.output
+    assert "nosuch:…" in result.output
     assert "w@rd" not in result.output
     assert "more" not in result.output.replace("once more", "")

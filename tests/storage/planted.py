@@ -543,7 +543,13 @@ def caught(bug: Bug, *, by: str | None = None) -> str | None:
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no", str(test)]
         command += ["-k", by] if by is not None else []
         done = subprocess.run(
-            command, cwd=folder, env=_environment(folder), capture_output=True, text=True, timeout=LONG_S, check=False
+            command,
+            cwd=folder,
+            env=_environment(folder),
+            capture_output=True,
+            encoding="utf-8",
+            timeout=LONG_S,
+            check=False,
         )
     if done.returncode not in (0, 1):
         raise RuntimeError(f"'{bug.name}' keeps the kit from running:\n{done.stdout}{done.stderr}")

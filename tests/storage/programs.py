@@ -233,7 +233,7 @@ def fork_and_go_on(path: str, children: int) -> None:
         os.close(writing)
         pipes.append((pid, reading))
     for pid, reading in pipes:
-        with os.fdopen(reading) as pipe:
+        with os.fdopen(reading, encoding="utf-8") as pipe:
             said = pipe.read()
         _, status = os.waitpid(pid, 0)
         say({"child": said, "status": status})

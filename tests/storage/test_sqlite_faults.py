@@ -218,7 +218,7 @@ def test_a_file_that_cannot_be_changed_is_refused_when_it_is_opened(disk: Disk) 
 
 def test_a_folder_or_a_file_in_the_way_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "s.db").mkdir()
-    (tmp_path / "file").write_text("a file")
+    (tmp_path / "file").write_text("a file", encoding="utf-8")
     for path in (tmp_path / "s.db", tmp_path / "file" / "s.db", tmp_path / ("n" * 300)):
         with pytest.raises(StorageError, match="cannot be opened for writing") as caught:
             SQLiteSessionStorage(path)

@@ -36,7 +36,7 @@ def test_the_package_imports_and_passes_the_kit_where_there_is_none(part: str) -
     kit = TestSQLite if part == "fcntl" or full_counts() else TestSQLiteThatIsNotSyncedAtEachCommit
     tests = f"{__file__}::{kit.__name__}"
     command = [sys.executable, "-m", "tests.storage.without", part, tests, "-k", "not random"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"modules without {part}" in done.stdout
 
