@@ -36,7 +36,7 @@ from .models import (
 )
 from .records import LONGEST_ERROR, REDACTED, digest, plain, preview, record_limit
 from .storage import Committed
-from .storage.heads import Effect, join
+from .storage.heads import Effect, join, stands_in_head_alone
 
 if TYPE_CHECKING:
     from .manager import SessionManager
@@ -365,9 +365,17 @@ class Call:
                     "Nothing was run. Read what it changed instead, or call with a new id.",
                     argument="invocation_id",
                 )
-            self.replayed, self.result = True, record.result
+            self.replayed, self.result = True, self._whole(record)
             self.session_id = record.session_id or self.session_id
             return
+
+    def _whole(self, record: Invocation) -> Any:
+        """The recorded result, with what of a head the head alone holds."""
+        if record.session_id is None or "*" not in (record.fills or {}):
+            return record.result
+        now = self.manager.metadata(record.session_id, as_user=self.as_user).to_dict()
+        left_out = {name: value for name, value in now.items() if stands_in_head_alone(name, value)}
+        return {**left_out, **record.result}
 
     def _record(
         self,

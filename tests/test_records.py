@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from mcp_sessions.manager import SessionManager
 from mcp_sessions.models import Limits
 from mcp_sessions.records import PREVIEW_CHARS, Redactor, digest, plain, preview, record_limit
+from mcp_sessions.tools import invoke
 
 
 @pytest.mark.parametrize(
@@ -96,3 +98,14 @@ def test_equal_arguments_have_one_digest() -> None:
 
 def test_any_text_can_be_made_plain() -> None:
     assert plain("a\0b\ud800c" + "d" * 100, 6) == "a\ufffdb?cd"
+
+
+def test_a_head_in_a_record_shows_no_secret_and_nothing_long_again(manager: SessionManager) -> None:
+    arguments = {"purpose": "p" * 60_000, "metadata": {"password": "hunter2", "big": "x" * 60_000}}
+    made = invoke(manager, "session_create", arguments, invocation_id="make")
+    assert made["custom_metadata"] == arguments["metadata"]
+    (record,) = manager.invocations(made["session_id"]).items
+    text = record.model_dump_json()
+    assert "hunter2" not in text
+    assert len(text) < 65_536
+    assert invoke(manager, "session_create", arguments, invocation_id="make") == made

@@ -22,6 +22,8 @@ from ..errors import (
 from ..models import Change, Invocation, InvocationStatus, Limits, SessionMetadata, SessionStatus, TokenUsage, tokens
 
 NANO = 1_000_000_000
+LONG_FIELD = 2048
+"""Characters of JSON from which a field of the head is not stored again in a record."""
 Head = Mapping[str, Any]
 
 
@@ -272,7 +274,12 @@ class Committed:
     def numbers(self, record: Invocation) -> dict[str, Any] | None:
         """The numbers that a record leaves open, to be kept beside it; None where it leaves none."""
         paths = {*(record.fills or {}).values(), *(_number_in(ref) for ref in (record.refs or {}).values())}
-        return {path: self.number(path) for path in sorted(paths)} or None
+        numbers = {path: self.number(path) for path in sorted(paths)}
+        if "head" in numbers:
+            numbers["head"] = {
+                name: value for name, value in numbers["head"].items() if not stands_in_head_alone(name, value)
+            }
+        return numbers or None
 
     def number(self, path: str) -> Any:
         """One of them: `revision`, `removed`, `note`, `head`, `seq.N`."""
@@ -285,6 +292,11 @@ class Committed:
         if path == "head":
             return self.metadata.to_dict()
         return self.seqs[int(path.removeprefix("seq."))]
+
+
+def stands_in_head_alone(name: str, value: Any) -> bool:
+    """Whether a field of the head is left out where a record shows the head: the user's own JSON, and what is long."""
+    return (name == "custom_metadata" and bool(value)) or len(encode(value)) > LONG_FIELD
 
 
 def metadata_of(head: Head) -> SessionMetadata:
