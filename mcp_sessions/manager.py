@@ -27,6 +27,7 @@ from .errors import (
     SessionNotFoundError,
 )
 from .models import (
+    MOST_WORDS,
     Alter,
     Change,
     ConversationMessage,
@@ -61,6 +62,7 @@ from .storage import SessionStorage
 from .storage.cursors import pack, unpack
 from .storage.heads import NANO, admit
 from .storage.whole import INVOCATION_DIR
+from .storage.words import words
 
 log = logging.getLogger(__name__)
 CostSource = Literal["reported", "estimated", "unknown"]
@@ -268,6 +270,8 @@ class SessionManager:
         self, session_id: str, new_session_id: str | None, *, as_user: str | None = None
     ) -> SessionMetadata:
         """The head of a fork to be: the parent's purpose, owner, tags and metadata."""
+        if new_session_id is not None:
+            checked_id(new_session_id, "new_session_id", self.limits.id_chars)
         parent = self.metadata(session_id, as_user=as_user)
         return self.new_metadata(
             new_session_id, parent.purpose, parent.user_id, parent.tags, parent.custom_metadata, session_id
@@ -538,7 +542,7 @@ class SessionManager:
                 order=order,
                 before=seq if order == "newest" else None,
                 after=seq if order == "oldest" else None,
-                roles=tuple(roles or ()),
+                roles=tuple(dict.fromkeys(roles or ())),
                 as_user=as_user,
             )
         except ValidationError as error:
@@ -605,7 +609,14 @@ class SessionManager:
     def search(
         self, text: str, query: Query | str = "", cursor: str | None = None, limit: int = 20, **fields: Any
     ) -> Page[Hit]:
-        """A page of messages that have all the words, in the sessions of the query; newest first."""
+        """A page of messages that have all the words, in the sessions of the query; newest first.
+
+        Raises InvalidArgumentError, InvalidCursorError.
+        """
+        if (count := len(set(words(text)))) > MOST_WORDS:
+            raise InvalidArgumentError(
+                f"text has {count:,} words; at most {MOST_WORDS} can be looked for. Leave some out.", argument="text"
+            )
         return self.storage.search(text, self.as_query(query, limit=checked_limit(limit), **fields), cursor)
 
     def totals(self, query: Query | str = "", group_by: GroupBy | None = None, **fields: Any) -> list[Totals]:

@@ -357,6 +357,14 @@ class View(Frozen):
 
 
 Order = Literal["updated", "created", "cost", "calls", "duration"]
+MOST_WORDS = 100
+"""Words that one question may look for: each is a condition of its own."""
+
+
+def _few_words(text: str) -> str:
+    if (count := len(text.split())) > MOST_WORDS:
+        raise ValueError(f"has {count:,} words; at most {MOST_WORDS} can be looked for")
+    return text
 
 
 class Query(Frozen):
@@ -364,11 +372,11 @@ class Query(Frozen):
 
     as_user: Text | None = None
     user_id: Text | None = None
-    ids: tuple[Text, ...] = ()
+    ids: tuple[Text, ...] = Field(default=(), max_length=100)
     status: tuple[SessionStatus, ...] = ()
-    tags: tuple[Text, ...] = ()
+    tags: tuple[Text, ...] = Field(default=(), max_length=64)
     match: Literal["any", "all"] = "any"
-    text: Text = ""
+    text: Annotated[Text, AfterValidator(_few_words)] = ""
     """Words, each of which must stand in the id, the purpose or a tag; case and accents folded."""
     purpose: Text | None = None
     """The whole purpose, to the letter."""

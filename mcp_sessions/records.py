@@ -17,6 +17,8 @@ LONG = 2048
 """Bytes from which a string is kept as a preview only."""
 PREVIEW_CHARS = 200
 LONGEST_ERROR = 2000
+LONGEST_KNOWN = 256
+"""Characters of a name that is remembered to be a secret or none: others come once, and would fill memory."""
 _PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 
 
@@ -25,7 +27,11 @@ class Redactor:
 
     def __init__(self, secret_words: Iterable[str] = SECRET_WORDS) -> None:
         self._secrets = [_parts(word) for word in secret_words if _parts(word)]
-        self.is_secret = lru_cache(maxsize=4096)(self._is_secret)
+        self._known = lru_cache(maxsize=4096)(self._is_secret)
+
+    def is_secret(self, name: str) -> bool:
+        """Whether the value under this name is one."""
+        return self._known(name) if len(name) <= LONGEST_KNOWN else self._is_secret(name)
 
     def _is_secret(self, name: str) -> bool:
         parts = _parts(name)

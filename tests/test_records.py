@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -109,3 +110,14 @@ def test_a_head_in_a_record_shows_no_secret_and_nothing_long_again(manager: Sess
     assert "hunter2" not in text
     assert len(text) < 65_536
     assert invoke(manager, "session_create", arguments, invocation_id="make") == made
+
+
+def test_names_that_may_be_of_any_length_do_not_fill_memory() -> None:
+    """Each name of any length was remembered: 4,096 of a megabyte each."""
+    redactor = Redactor()
+    long = [f"password_{number}_" + "x" * 100_000 for number in range(100)]
+    tracemalloc.start()
+    assert all(redactor.is_secret(name + "y") for name in long)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 1_000_000

@@ -47,7 +47,7 @@ _MICROSECOND = timedelta(microseconds=1)
     kind="session",
     line=lambda result, _: (
         f"Created {result['session_id']}"
-        + (f' "{result["purpose"]}"' if "purpose" in result else "")
+        + (f' "{shortened(result["purpose"], LONG_PURPOSE)}"' if "purpose" in result else "")
         + f" ({result['status']})."
         + (f" Note: {result['note']}" if "note" in result else "")
     ),
@@ -311,7 +311,7 @@ def session_query(
     }
     given = {name: one for name, one in given.items() if one is not None}
     given |= {"as_user": call.as_user, "limit": checked_limit(limit)}
-    wanted = Query.model_validate({**parse_query(query or "", now), **given})
+    wanted = manager.as_query(**{**parse_query(query or "", now), **given})
     full = detail == "full"
 
     def fetch(count: int) -> Page[SessionMetadata]:
@@ -394,7 +394,7 @@ def session_search(
         )
     if session_id is not None:
         manager.metadata(session_id, as_user=call.as_user)
-    query = Query(
+    query = manager.as_query(
         as_user=call.as_user,
         user_id=user_id,
         ids=(session_id,) if session_id is not None else (),

@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 from .._json import encode
 from ..calls import Call
 from ..manager import usage_of
-from ..models import Invocation, Query, Text, Totals
-from ..querying import parse_query
+from ..models import Invocation, Text, Totals
 from . import outputs as out
 from .arguments import HIDDEN, Arg, Cursor, JsonObject, Name, RecordStatus, SessionId
 from .fitting import FRAME, LONG_VALUE, cut, first, page, size
@@ -126,10 +125,8 @@ def session_stats(
     manager = call.manager
     if session_id is not None:
         manager.metadata(session_id, as_user=call.as_user)
-    fields: dict[str, Any] = {**parse_query(query or "", manager.clock()), "as_user": call.as_user}
-    if session_id is not None:
-        fields["ids"] = (session_id,)
-    wanted = Query(**fields)
+    ids = (session_id,) if session_id is not None else None
+    wanted = manager.as_query(query or "", as_user=call.as_user, ids=ids)
     result: dict[str, Any] = {"totals": _row(manager.totals(wanted)[0])}
     call.count = 1
     if group_by is not None:

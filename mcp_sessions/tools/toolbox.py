@@ -26,6 +26,7 @@ from .arguments import blank_is_absent, can_be_text, is_hidden, required, schema
 
 Toolset = Literal["core", "manage", "records", "automation"]
 Function = Callable[..., Any]
+AUTOMATION = ("agent_invoke", "workflow_run", "workflow_status", "workflow_respond")
 
 
 @dataclass(frozen=True)
@@ -264,6 +265,8 @@ class Toolbox:
         return tool
 
     def _hint(self, name: str) -> str:
+        if name in AUTOMATION:
+            return "it belongs to toolset 'automation', which is not part of this version."
         close = difflib.get_close_matches(name, self._tools, 1)
         return f"did you mean '{close[0]}'?" if close else f"there are {', '.join(self._tools)}."
 

@@ -139,3 +139,48 @@ def test_every_tool_refuses_a_session_that_is_not_there(desk: Desk, name: str) -
     for malformed in ("a b", "", "../a", "a\n", "é", "-a", "a" * 129):
         with pytest.raises(InvalidArgumentError, match="'session_id' should be an id"):
             desk.call(name, {**EXAMPLES[name], "session_id": malformed})
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "sentence"),
+    [
+        ("session_query", {"text": "w " * 101}, "text: has 101 words; at most 100"),
+        ("session_query", {"query": "w " * 101}, "text: has 101 words; at most 100"),
+        ("session_query", {"tags": [f"t{n}" for n in range(65)]}, "tags: "),
+        ("session_query", {"query": " ".join(f"tag:t{n}" for n in range(65))}, "tags: "),
+        ("session_query", {"query": " ".join(f"id:s{n}" for n in range(101))}, "ids: "),
+        ("session_stats", {"query": " ".join(f"id:s{n}" for n in range(101))}, "ids: "),
+        ("session_search", {"text": " ".join(f"w{n}" for n in range(101))}, "text has 101 words; at most 100"),
+        ("session_search", {"text": "-".join(f"w{n}" for n in range(101))}, "text has 101 words; at most 100"),
+        ("session_search", {"text": "w", "tags": [f"t{n}" for n in range(65)]}, "tags: "),
+    ],
+)
+def test_a_list_that_is_too_long_is_refused_before_the_store_is_asked(
+    prepared: Desk, name: str, arguments: dict[str, Any], sentence: str
+) -> None:
+    """A thousand words made an expression that SQLite refuses, which was told as a broken store."""
+    with pytest.raises(InvalidArgumentError) as caught:
+        prepared.call(name, arguments)
+    assert str(caught.value).startswith(sentence)
+
+
+def test_as_much_as_may_be_asked_is_answered(prepared: Desk) -> None:
+    many = {"text": " ".join(["billing"] * 100), "tags": ["billing", *(f"t{n}" for n in range(63))]}
+    query = " ".join(["id:a", *(f"id:s{n}" for n in range(99))])
+    assert [row["session_id"] for row in prepared("session_query", **many, query=query)["sessions"]] == ["a"]
+    assert len(prepared("session_search", text=" ".join(["billing"] * 1_000))["hits"]) == 1
+    assert prepared("session_search", text=" ".join(f"w{n}" for n in range(100)))["hits"] == []
+    roles = ["user", "tool"] * 20_000
+    assert len(prepared("session_messages", session_id="a", roles=roles)["messages"]) == 2
+
+
+def test_a_fork_names_the_argument_that_is_no_id(prepared: Desk) -> None:
+    said = refused(prepared, "session_fork", session_id="a", new_session_id="../x")
+    assert said.startswith("new_session_id '../x' is not an id")
+
+
+@pytest.mark.parametrize("name", ["agent_invoke", "workflow_run"])
+def test_a_tool_of_a_later_version_is_told_to_be_one(prepared: Desk, name: str) -> None:
+    assert refused(prepared, name) == (
+        f"Unknown tool '{name}': it belongs to toolset 'automation', which is not part of this version."
+    )
