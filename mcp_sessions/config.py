@@ -151,7 +151,9 @@ class Settings(BaseSettings):
             super().__init__(**values)
         except ValidationError as error:
             raise ConfigError("\n".join(map(_sentence, error.errors(include_url=False)))) from error
-        except (OSError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
+            raise ConfigError(f".env cannot be read: {_not_text(Path('.env'))}") from error
+        except OSError as error:
             raise ConfigError(f".env cannot be read: {error}") from error
 
     def limits(self) -> Limits:
@@ -185,6 +187,17 @@ def variable(field: str) -> str:
     """The name of a setting outside Python: `port` -> `MCP_SESSIONS_PORT`."""
     alias = Settings.model_fields[field].validation_alias
     return alias if isinstance(alias, str) else PREFIX + field.upper()
+
+
+def _not_text(file: Path) -> str:
+    """Where a file is not UTF-8."""
+    raw = file.read_bytes()
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        return f"line {line} of {file.absolute()} is not UTF-8 text. Save it as UTF-8."
+    return "it is not UTF-8 text."
 
 
 def _refuse_unknown(names: Iterable[str], place: str) -> None:

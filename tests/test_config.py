@@ -191,8 +191,8 @@ def test_secrets_stand_in_no_error_and_no_traceback(tokens: str, monkeypatch: py
 
 
 def test_a_dotenv_that_is_not_text_is_refused_by_name() -> None:
-    Path(".env").write_bytes(b"MCP_SESSIONS_HOST=\xff\xfe\n")
-    with pytest.raises(ConfigError, match=r"^\.env cannot be read: "):
+    Path(".env").write_bytes(b"OTHER=1\nMCP_SESSIONS_HOST=\xff\xfe\n")
+    with pytest.raises(ConfigError, match=r"^\.env cannot be read: line 2 of /.*/\.env is not UTF-8 text"):
         Settings()
 
 
@@ -231,3 +231,19 @@ def test_the_example_leaves_nothing_empty_that_has_a_default() -> None:
     empty = {field for field in Settings.model_fields if not example()[variable(field)]}
     fields = Settings.model_fields
     assert empty == {name for name in fields if fields[name].default in (None, (), {})} | {"storage"}
+
+
+def test_the_example_says_what_has_no_effect_yet() -> None:
+    later = {"HOST", "PORT", "TOKENS", "TOKENS_FILE", "ADMINS", "OAUTH_ISSUER", "OAUTH_AUDIENCE"}
+    later |= {"RETENTION_DAYS", "ABANDON_AFTER"}
+    marked: set[str] = set()
+    comment, told = "", False
+    for line in EXAMPLE.read_text(encoding="utf-8").splitlines():
+        if line.startswith("# ") or not line:
+            comment, told = ("" if told else comment) + line, False
+        else:
+            told = True
+            if comment.rpartition("# Later version: ")[1]:
+                marked.add(line[1:].partition("=")[0])
+    names = {f"MCP_SESSIONS_{name}" for name in later}
+    assert marked == names | {"WORKFLOW_SESSION_STORAGE", "WORKFLOW_SESSION_PATH"}

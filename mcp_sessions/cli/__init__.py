@@ -7,15 +7,18 @@ the list of commands stands here, and not in the modules.
 from __future__ import annotations
 
 import io
+import logging
 import sys
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import click
 
 from ..errors import SessionsError
 from .exits import Failed, ended
 from .version import version
+
+log = logging.getLogger(__name__)
 
 
 class _Place(NamedTuple):
@@ -27,7 +30,7 @@ class _Place(NamedTuple):
 
 
 COMMANDS = {
-    "serve": _Place("serve", "serve", "Run the MCP server: over stdio, or over HTTP."),
+    "serve": _Place("serve", "serve", "Run the MCP server over stdio."),
     "demo": _Place("demo", "demo", "See it at work: a real server, killed and started again."),
     "install": _Place("install", "install", "Put mcp-sessions into the configuration of an MCP client."),
     "ls": _Place("ls", "ls", "List sessions."),
@@ -62,6 +65,18 @@ class _Commands(click.Group):
             raise  # whoever read our output has gone: click ends quietly
         except OSError as error:
             raise Failed(f"{error.filename or 'The system refused'}: {error.strerror or error}.") from error
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:  # the door of the command line: one line, whatever went wrong
+            log.debug("%s failed", ctx.invoked_subcommand, exc_info=error)
+            report = "This is a fault of mcp-sessions: please report it, with what `mcp-sessions doctor` says."
+            raise Failed(f"{_told(error)} {report}") from error
+
+
+def _told(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+    return f"{type(error).__name__}: {error}."
 
 
 def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:

@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, NoReturn, cast
 
+from ..errors import ConfigError
+from .text import without_password
+
 SERVER_NAME = "sessions"
 _BOM = b"\xef\xbb\xbf"
 # The package as a requirement or a module: mcp-sessions, mcp_sessions, mcp-sessions[postgres]==1.2.
@@ -246,10 +249,29 @@ def _state(client: Client, path: Path) -> ClientConfig:
         if Path(command).is_absolute() and not _exists(Path(command)):
             detail = f"{name} starts {command}, which does not exist: run `mcp-sessions install {client.name}`"
             return ClientConfig(client.name, path, "broken", detail)
+        fault = _fault_of_storage(config.servers[name])
+        if fault:
+            detail = f"{name} has a MCP_SESSIONS_STORAGE that cannot be used: {fault}"
+            return ClientConfig(client.name, path, "broken", detail)
     if not commands:
         return ClientConfig(client.name, path, "other", "no entry in it starts mcp-sessions")
     detail = ", ".join(f"{name} starts {command}" for name, command in commands.items())
     return ClientConfig(client.name, path, "configured", detail)
+
+
+def _fault_of_storage(entry: object) -> str | None:
+    """What is wrong with the store that an entry names; one that a client fills in is not looked at."""
+    env = cast("dict[str, object]", entry).get("env")
+    url = cast("dict[str, object]", env).get("MCP_SESSIONS_STORAGE") if isinstance(env, dict) else None
+    if not isinstance(url, str) or not url or "${" in url:
+        return None
+    from ..storage.opening import checked_location  # Backends are slow to import.
+
+    try:
+        checked_location(url)
+    except ConfigError as error:
+        return without_password(str(error))
+    return None
 
 
 def _exists(path: Path) -> bool:

@@ -7,9 +7,10 @@ import sys
 
 import click
 
+from ..drafts import checked_text
 from ..models import Want
 from .exits import Missing
-from .store import store_with
+from .store import LONGEST, store_with
 from .text import json_text, lines, one_line
 
 
@@ -33,6 +34,7 @@ def get(*, session: str, key: str | None, raw: bool, as_json: bool) -> None:
                 for name in view.names:
                     click.echo(one_line(name))
             return
+        checked_text(key, "The key", LONGEST)
         view = manager.view(head.session_id, Want(keys=(key,), names=True))
     found = view.data.get(key)
     if found is None:

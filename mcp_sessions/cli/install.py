@@ -22,6 +22,7 @@ from typing import Literal, cast, get_args
 
 import click
 
+from ..errors import ConfigError
 from .clients import (
     CLIENTS,
     SERVER_NAME,
@@ -35,6 +36,7 @@ from .clients import (
     read_config,
     skip_space,
 )
+from .text import one_line, without_password
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,14 @@ def _check_name(_context: click.Context, _option: click.Parameter, name: str) ->
 
 
 def _check_storage(_context: click.Context, _option: click.Parameter, url: str | None) -> str | None:
-    # A relative path would mean another store in every directory that a client happens to start us in.
-    if url is not None and not re.match(r"[a-z][a-z0-9+.-]+:", url):
-        raise click.BadParameter(f"{url!r} is not a URL. Write it whole, as in sqlite:///absolute/path.db")
+    if url is None:
+        return None
+    from ..storage.opening import checked_location  # Backends are slow to import.
+
+    try:
+        checked_location(url)
+    except ConfigError as error:
+        raise click.BadParameter(one_line(without_password(str(error)))) from error
     return url
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from ..drafts import checked_text
 from ..errors import SessionNotFoundError
 from .exits import Missing, Misused
 from .text import one_line, shortened
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from ..models import Query, SessionMetadata
 
 LATEST = "-"
+LONGEST = 4096
+"""Bytes of an argument that names something."""
 NAMED = 5
 """How many sessions an error names."""
 
@@ -47,6 +50,7 @@ def store_with(text: str) -> Generator[tuple[SessionManager, SessionMetadata]]:
     """
     if not text:
         raise Misused("The session ID is empty. `mcp-sessions ls` lists the sessions.")
+    checked_text(text, "The session ID", LONGEST)
     with store() as manager:
         if manager is None:
             raise Missing(f"Session {text} not found: there are no sessions yet.")

@@ -25,15 +25,21 @@ def open_storage(
     Paths are absolute; any number of leading slashes is one; percent-escapes are decoded. Raises ConfigError for a
     url that names none, StorageError where it cannot be opened.
     """
-    scheme, colon, rest = url.partition(":")
+    path = checked_location(url)
+    if path is None:
+        return MemorySessionStorage(limits=limits)
+    return SQLiteSessionStorage(path, durability=durability, limits=limits)
+
+
+def checked_location(url: str) -> Path | None:
+    """The file behind a storage url that this version opens; None for memory. Raises ConfigError for any other."""
+    scheme, colon, _ = url.partition(":")
     if not colon:
         raise ConfigError(f"'{url}' is not a storage url; it is one of {KNOWN}.")
-    if scheme == "memory":
-        return MemorySessionStorage(limits=limits)
-    if scheme == "sqlite":
-        return SQLiteSessionStorage(path_of(rest, url), durability=durability, limits=limits)
-    # What stands behind the scheme may hold a password.
-    raise ConfigError(f"'{scheme[:20]}:…' names no storage that this version has; it is one of {KNOWN}.")
+    if scheme not in ("memory", "sqlite"):
+        # What stands behind the scheme may hold a password.
+        raise ConfigError(f"'{scheme[:20]}:…' names no storage that this version has; it is one of {KNOWN}.")
+    return location(url)
 
 
 def location(url: str) -> Path | None:

@@ -470,16 +470,16 @@ def test_print_writes_the_snippet_to_stdout_and_nothing_anywhere_else(home: Home
     home.write("{ broken", client)
     before = home.listing()
 
-    done = home.install_process(client, "--print", "--storage", "postgresql://h/é")
+    done = home.install_process(client, "--print", "--storage", "sqlite:///h/é")
 
     assert (done.returncode, done.stderr) == (0, "")
-    entry = server_entry(CLIENTS[client], {"MCP_SESSIONS_STORAGE": "postgresql://h/é"})
+    entry = server_entry(CLIENTS[client], {"MCP_SESSIONS_STORAGE": "sqlite:///h/é"})
     assert json.loads(done.stdout) == {CLIENTS[client].table: {"sessions": entry}}
     assert home.listing() == before
 
 
 def test_the_printed_snippet_is_what_would_be_written(home: Home) -> None:
-    options = ("--name", "notes", "--toolsets", "core", "--storage", "file:///é")
+    options = ("--name", "notes", "--toolsets", "core", "--storage", "sqlite:///é")
 
     printed = home.install("vscode", *options, "--print").stdout
     home.install("vscode", *options)
@@ -490,7 +490,7 @@ def test_the_printed_snippet_is_what_would_be_written(home: Home) -> None:
 
 def test_the_json_result_names_the_file_the_backup_and_what_was_done(home: Home) -> None:
     results: list[dict[str, Any]] = []
-    for options in ([], [], ["--storage", "file:///s"]):
+    for options in ([], [], ["--storage", "sqlite:///s"]):
         done = home.install("cursor", "--json", *options)
         assert (done.exit_code, done.stderr) == (0, "")
         results.append(json.loads(done.stdout))
@@ -543,6 +543,10 @@ def test_a_project_gets_a_file_of_its_own(home: Home, client: str, file: str) ->
         ["cursor", "--name", "two words"],
         ["cursor", "--storage", "sessions.db"],
         ["cursor", "--storage", "C:\\sessions.db"],
+        ["cursor", "--storage", "sqlite:sessions.db"],
+        ["cursor", "--storage", "sqlite:///"],
+        ["cursor", "--storage", "file:///abs/dir"],
+        ["cursor", "--storage", "postgresql://h/db"],
         ["cursor", "--toolsets", "core,,manage"],
         ["cursor", "--toolsets", "cores"],
     ],
@@ -621,6 +625,12 @@ def test_an_installed_client_is_configured(home: Home, client: str) -> None:
     assert home.state(client).detail == f"notes starts {ENTRY['command']}"
 
 
+def starting(storage: str) -> str:
+    """A file with an entry of ours over that store."""
+    entry = {"command": "uvx", "args": ["mcp-sessions"], "env": {"MCP_SESSIONS_STORAGE": storage}}
+    return json.dumps({"mcpServers": {"x": entry}})
+
+
 @pytest.mark.parametrize(
     ("content", "state", "detail"),
     [
@@ -636,6 +646,16 @@ def test_an_installed_client_is_configured(home: Home, client: str) -> None:
             json.dumps({"mcpServers": {"x": {"command": f"/{'x' * 300}/mcp-sessions"}}}),
             "broken",
             "does not exist",
+        ),
+        (
+            starting("postgresql://me:hunter2@h/db"),
+            "broken",
+            "x has a MCP_SESSIONS_STORAGE that cannot be used: 'postgresql:…' names no storage",
+        ),
+        (
+            starting("sqlite://${workspaceFolder}/s.db"),
+            "configured",
+            "x starts uvx",
         ),
         ('{"mcpServers": {', "broken", "line 1: is not valid JSON"),
         ('{"mcpServers": {}} // mine', "broken", "line 1: has comments"),

@@ -181,3 +181,36 @@ def test_arguments_in_an_error_do_not_act_on_the_terminal(manager: SessionManage
     assert result.exit_code == 3
     (line,) = result.stderr.splitlines()
     assert "x\\x1b[31m\\x9b\\u202ey z" in line
+
+
+@pytest.mark.parametrize(
+    "args", [["show", b"\xff"], ["get", b"\xff"], ["get", "s", b"\xff"], ["set", "s", b"\xff", "1"], ["ls", b"\xff"]]
+)
+def test_an_argument_that_is_not_text_is_one_line(manager: SessionManager, args: list[str | bytes]) -> None:
+    manager.create_session("s")
+    result = subprocess.run(
+        [sys.executable, "-m", "mcp_sessions", *args],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert result.returncode in (2, 3)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: ")
+
+
+def test_a_fault_of_ours_is_one_line_that_asks_for_a_report(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise RuntimeError("the inside")
+
+    monkeypatch.setattr("mcp_sessions.config.Settings", broken)
+    result = run("ls")
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: RuntimeError: the inside. This is a fault of mcp-sessions: please report it")
+
+
+def test_help_promises_nothing_that_is_not_there(run: Run) -> None:
+    assert "HTTP" not in run("--help").stdout
