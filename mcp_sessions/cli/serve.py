@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import sys
+from contextlib import suppress
 
 import click
 
@@ -25,7 +26,7 @@ def serve(session: str | None, toolsets: str | None) -> None:
 
     from ..config import Settings
     from ..default import manager_from
-    from ..errors import SessionNotFoundError
+    from ..errors import ConfigError, SessionExistsError
     from ..server import stdio
     from ..server.adapter import build_server
     from ..tools import SESSION_TOOLS
@@ -33,11 +34,14 @@ def serve(session: str | None, toolsets: str | None) -> None:
     gc.freeze()
     gc.enable()
     settings = Settings(**({"toolsets": toolsets} if toolsets else {}))
+    if not any(tool.toolset in settings.toolsets for tool in SESSION_TOOLS):
+        raise ConfigError(
+            f"MCP_SESSIONS_TOOLSETS: no tool is on, for this version has none in '{','.join(settings.toolsets)}'. "
+            "Name some of core, manage, records."
+        )
     with manager_from(settings) as manager:
         if session is not None:
-            try:
-                manager.metadata(session)
-            except SessionNotFoundError:
+            with suppress(SessionExistsError):  # which another process may make at this moment
                 manager.create_session(session)
         manager.interrupt_dead()
         anyio.run(stdio.serve, build_server(manager, SESSION_TOOLS, settings.toolsets, session), source, sink)

@@ -22,14 +22,21 @@ from mcp.types import (
     INTERNAL_ERROR,
     CallToolRequestParams,
     CallToolResult,
+    ListResourcesResult,
+    ListResourceTemplatesResult,
     ListToolsResult,
     PaginatedRequestParams,
+    ReadResourceRequestParams,
+    ReadResourceResult,
     ToolAnnotations,
 )
 from mcp.types import Tool as ListedTool
 
+from ..drafts import checked_id
+from ..errors import InvalidArgumentError
 from ..manager import SessionManager
 from ..tools import Tool, Toolbox
+from . import resources
 from .answers import ROOM, answer, refusal
 from .texts import DESCRIPTION, TITLE, instructions
 
@@ -72,9 +79,19 @@ def build_server(
         try:
             result = await anyio.to_thread.run_sync(call, limiter=limiter)
         except Exception as error:
-            return refusal(error)
+            return refusal(_fault_of_key(context, manager.limits.id_chars) or error)
         assert tool is not None
         return answer(tool, arguments, result)
+
+    async def list_resources(_context: Context, _params: PaginatedRequestParams | None) -> ListResourcesResult:
+        return ListResourcesResult(resources=[])  # clients see that there are resources by this being served
+
+    async def list_templates(_context: Context, _params: PaginatedRequestParams | None) -> ListResourceTemplatesResult:
+        return ListResourceTemplatesResult(resource_templates=resources.TEMPLATES)
+
+    async def read_resource(context: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
+        read = functools.partial(resources.read, manager, params.uri, caller=_caller(context))
+        return await anyio.to_thread.run_sync(read, limiter=limiter)
 
     return Server(
         "mcp-sessions",
@@ -82,9 +99,15 @@ def build_server(
         title=TITLE,
         description=DESCRIPTION,
         instructions=instructions(toolsets, pinned),
-        cache_hints={"tools/list": CacheHint(ttl_ms=AN_HOUR_MS, scope="public")},
+        cache_hints={
+            "tools/list": CacheHint(ttl_ms=AN_HOUR_MS, scope="public"),
+            "resources/templates/list": CacheHint(ttl_ms=AN_HOUR_MS, scope="public"),
+        },
         on_list_tools=_guarded(list_tools),
         on_call_tool=_guarded(call_tool),
+        on_list_resources=_guarded(list_resources),
+        on_list_resource_templates=_guarded(list_templates),
+        on_read_resource=_guarded(read_resource),
     )
 
 
@@ -132,6 +155,24 @@ def _caller(context: Context) -> str:
 
 
 def _idempotency_key(context: Context) -> str | None:
+    key = _given_key(context)
+    return key if key is None or isinstance(key, str) else ""  # which is no id, so the call is refused
+
+
+def _given_key(context: Context) -> Any:
     meta: dict[str, Any] = dict(context.meta or {})
-    key = meta.get(IDEMPOTENCY_KEY)
-    return key if key is None or isinstance(key, str) else ""
+    return meta.get(IDEMPOTENCY_KEY)
+
+
+def _fault_of_key(context: Context, max_chars: int) -> InvalidArgumentError | None:
+    """What is wrong with the call's idempotency key, by the name that clients know."""
+    key = _given_key(context)
+    if key is None:
+        return None
+    if not isinstance(key, str):
+        return InvalidArgumentError(f"{IDEMPOTENCY_KEY} in _meta is not text.", argument=IDEMPOTENCY_KEY)
+    try:
+        checked_id(key, f"{IDEMPOTENCY_KEY} in _meta", max_chars)
+    except InvalidArgumentError as error:
+        return error
+    return None

@@ -27,7 +27,7 @@ ROOM = 40_000
 def answer(tool: Tool, arguments: Mapping[str, Any], result: Mapping[str, Any]) -> CallToolResult:
     """The result of a tool: a write as one line, a read as compact JSON, and both structured."""
     structured = bounded(result, ROOM)
-    text = encode(structured) if tool.line is None else tool.line(structured, arguments)
+    text = encode(structured) if tool.line is None else " ".join(tool.line(structured, arguments).splitlines())
     return CallToolResult(content=[TextContent(type="text", text=text[:ROOM])], structured_content=structured)
 
 
@@ -37,8 +37,7 @@ def refusal(error: Exception) -> CallToolResult:
     Raises MCPError for a store that does not work: no model can mend that.
     """
     if isinstance(error, StorageError):
-        log.error("%s", error)
-        raise MCPError(INTERNAL_ERROR, str(error)) from error
+        raise broken(error) from error
     if isinstance(error, SessionsError):
         text = str(error)
     else:
@@ -46,3 +45,9 @@ def refusal(error: Exception) -> CallToolResult:
         text = f"Internal error ({notes[0]})" if notes else "Internal error"
         log.error("%s", text, exc_info=error)
     return CallToolResult(content=[TextContent(type="text", text=plain(text, ROOM))], is_error=True)
+
+
+def broken(error: StorageError) -> MCPError:
+    """A store that does not work, as an error of the protocol; logged."""
+    log.error("%s", error)
+    return MCPError(INTERNAL_ERROR, str(error))

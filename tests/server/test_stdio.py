@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,9 @@ def test_broken_lines_are_passed_over_in_silence(store: Path, desk: Desk) -> Non
     ("message", "code"),
     [
         ({"method": "nobody/knows"}, -32601),
-        ({"method": "resources/list"}, -32601),
+        ({"method": "prompts/list"}, -32601),
+        ({"method": "resources/read", "params": {"uri": "session:///nobody"}}, -32602),
+        ({"method": "resources/read", "params": {"uri": 5}}, -32602),
         ({"method": "tools/call"}, -32602),
         ({"method": "tools/call", "params": {"name": 5}}, -32602),
         ({"method": "tools/call", "params": {"name": "session_query", "arguments": []}}, -32602),
@@ -300,3 +303,35 @@ def test_a_cancelled_call_is_finished_and_not_answered(store: Path, desk: Desk) 
     for record in desk.records("a"):
         assert record.status.value in ("ok", "cancelled")
     assert desk.head("a").message_count == len([one for one in desk.records("a") if one.status.value == "ok"])
+
+
+@pytest.mark.parametrize("key", [5, "", "../x", "x" * 129, {"a": 1}])
+def test_an_idempotency_key_that_is_none_is_refused_by_its_name(shaken: Pipe, key: Any) -> None:
+    call = {"name": "session_set", "arguments": {"session_id": "a", "key": "k", "value": 1}}
+    result = shaken.ask("tools/call", {**call, "_meta": {"mcp-sessions/idempotencyKey": key}})["result"]
+    assert result["isError"]
+    assert result["content"][0]["text"].startswith("mcp-sessions/idempotencyKey in _meta ")
+
+
+def test_a_write_is_told_in_one_line_of_bounded_length(shaken: Pipe) -> None:
+    result = shaken.call("session_create", purpose="one\ntwo\r\n\u2028three " + "x" * 10_000)
+    (content,) = result["content"]
+    assert len(content["text"].splitlines()) == 1
+    assert len(content["text"]) < 300
+    assert content["text"].endswith(" (active).")
+
+
+def test_processes_that_pin_one_session_at_once_all_start(store: Path) -> None:
+    """Each looked, and then made it: all but one ended with "already exists"."""
+    with ExitStack() as stack:
+        servers = [stack.enter_context(Pipe(store, "--session", "billing")) for _ in range(4)]
+        for server in servers:
+            server.shake_hands()
+        assert [server.structured("session_get")["session_id"] for server in servers] == ["billing"] * 4
+
+
+def test_without_any_tool_it_does_not_start(store: Path) -> None:
+    with Pipe(store, "--toolsets", "automation") as server:
+        assert server.listen().end() == 2
+        assert "no tool is on" in server.errors()
+        assert server.said == []
