@@ -241,8 +241,17 @@ class Call:
         self._given, self._slow, self._owner, self._digest, self._attempt = False, False, None, None, 1
 
     def _stands(self) -> bool:
-        query = InvocationQuery(invocation_id=self.invocation_id, status=InvocationStatus.OK, limit=1)
-        return bool(self.manager.storage.invocations(query).items)
+        """Whether this very call is on record as done."""
+        if self._given or self._slow:
+            record = self._recorded()
+        else:  # an id made here: nobody else has it, and the session of a call that makes one is not known yet
+            query = InvocationQuery(as_user=self.as_user, invocation_id=self.invocation_id, limit=1)
+            record = next(iter(self.manager.storage.invocations(query).items), None)
+        return (
+            record is not None
+            and record.status is InvocationStatus.OK
+            and (record.tool_name, record.digest, record.user_id) == (self.tool_name, self._digest, self.as_user)
+        )
 
     def _failed(self, error: BaseException) -> Invocation:
         status = InvocationStatus.ERROR if isinstance(error, Exception) else InvocationStatus.CANCELLED
@@ -308,7 +317,7 @@ class Call:
                 return storage.commit(None, change)
             if self.session_id is None:
                 raise InvalidArgumentError(f"{self.tool_name} changes a session, but names none.")
-            self.manager.refuse_recorded(self.session_id, self.draft.records)
+            self.manager.refuse_recorded(self.session_id, self.draft.records, self.as_user)
             return storage.commit(self.session_id, change)
         act, what = self._target
         if act == "create":

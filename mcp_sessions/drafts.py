@@ -166,6 +166,8 @@ class Draft:
         checked_key(key, self.limits)
         self.set[key] = checked_json(value, "value", self.limits.value_bytes)
         if expected_version is not None:
+            if isinstance(expected_version, bool) or not isinstance(expected_version, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise InvalidArgumentError("expected_version is not a whole number.", argument="expected_version")
             if expected_version < 0:
                 raise InvalidArgumentError("expected_version is below 0.", argument="expected_version")
             self.expected_versions[key] = expected_version

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import ValidationError
 
@@ -27,6 +27,9 @@ from .errors import (
     SessionNotFoundError,
 )
 from .models import (
+    LONGEST_MS,
+    MOST_TOKENS,
+    MOST_USD,
     MOST_WORDS,
     Alter,
     Change,
@@ -65,6 +68,7 @@ from .storage.whole import INVOCATION_DIR
 from .storage.words import words
 
 log = logging.getLogger(__name__)
+MOST_BYTES_OF_A_NAME = 1 << 20
 CostSource = Literal["reported", "estimated", "unknown"]
 
 
@@ -155,7 +159,7 @@ class SessionManager:
         for key, value in (data or {}).items():
             draft.set_value(key, value)
         committed = self.storage.create(metadata, draft.change(metadata.created_at))
-        return Session(committed.metadata, data=dict(data or {}), clock=self.clock)
+        return Session(committed.metadata, data=dict(data or {}), clock=self.clock, stored=True)
 
     def new_metadata(
         self,
@@ -183,7 +187,7 @@ class SessionManager:
 
     def get_session(self, session_id: str) -> Session | None:
         """A working copy of the whole session, as of one moment; None where there is none."""
-        session = self.storage.load_session(session_id)
+        session = self.storage.load_session(checked_name(session_id))
         if session is not None:
             session.clock = self.clock
         return session
@@ -246,7 +250,7 @@ class SessionManager:
     def delete_session(self, session_id: str, *, as_user: str | None = None) -> bool:
         """Remove a session with all that belongs to it; whether there was one."""
         try:
-            self.storage.delete(session_id, Change(at=self.clock(), as_user=as_user))
+            self.storage.delete(checked_name(session_id), Change(at=self.clock(), as_user=as_user))
         except SessionNotFoundError:
             return False
         return True
@@ -263,6 +267,8 @@ class SessionManager:
 
         Raises SessionNotFoundError, SessionExistsError, InvalidArgumentError.
         """
+        if at_seq is not None and (isinstance(at_seq, bool) or not isinstance(at_seq, int)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidArgumentError(f"at_seq {at_seq!r} is not a number of a message.", argument="at_seq")
         metadata = self.forked_metadata(session_id, new_session_id, as_user=as_user)
         return self.storage.fork(session_id, at_seq, metadata, Change(at=self.clock(), as_user=as_user)).metadata
 
@@ -285,14 +291,22 @@ class SessionManager:
         limit: int = 100,
     ) -> list[Session]:
         """The sessions last updated, newest first; with any of the tags."""
-        sessions = self.storage.list_sessions(user_id, status, tags, limit)
+        try:
+            sessions = self.storage.list_sessions(user_id, status, tags, limit)
+        except ValidationError as error:
+            raise invalid(error) from None
         for session in sessions:
             session.clock = self.clock
         return sessions
 
     def cleanup_old_sessions(self, max_age_days: float = 30, dry_run: bool = False) -> list[str]:
         """Remove the ended sessions last updated more than so many days ago; their ids. Active ones stay."""
-        cutoff = self.clock() - timedelta(days=max_age_days)
+        try:
+            cutoff = self.clock() - timedelta(days=max_age_days)
+        except (OverflowError, TypeError, ValueError):
+            raise InvalidArgumentError(
+                f"max_age_days {str(max_age_days)[:60]} is not a number of days since year 1.", argument="max_age_days"
+            ) from None
         if not dry_run:
             return self.storage.cleanup_sessions(cutoff)
         ended = tuple(status for status in SessionStatus if status is not SessionStatus.ACTIVE)
@@ -317,7 +331,7 @@ class SessionManager:
                 at=self.clock(),
                 alter=Alter(status=SessionStatus.ABANDONED),
                 active=True,
-                expected_revision=metadata.revision,
+                expected_updated_at=metadata.updated_at,
             )
             try:
                 self.storage.commit(metadata.session_id, change)
@@ -353,7 +367,7 @@ class SessionManager:
 
     def get_value(self, session_id: str, key: str, default: Any = None, *, as_user: str | None = None) -> Any:
         """A key's value, `default` where there is none. Raises SessionNotFoundError."""
-        value = self.storage.read(session_id, Want(keys=(key,), as_user=as_user)).data.get(key)
+        value = self._read(session_id, keys=(key,), as_user=as_user).data.get(key)
         return default if value is None else value.value
 
     def set_value(
@@ -393,15 +407,16 @@ class SessionManager:
         **more: Any,
     ) -> Invocation:
         """Record a call that was made elsewhere; `more` are further fields of Invocation. An id is counted once: the
-        record that is there is returned. Raises SessionNotFoundError, InvocationConflictError.
+        record that is there is returned. Raises SessionNotFoundError, InvocationConflictError; with `invocation_dir`,
+        which is kept in the session, SessionEndedError.
         """
         draft = self.draft()
         record = self.linked(invocation_id, tool_name, duration_ms=duration_ms, as_user=as_user, **more)
         draft.records.append(record)
         if invocation_dir is not None:
-            draft.set[INVOCATION_DIR + invocation_id] = str(invocation_dir)
+            draft.set_value(INVOCATION_DIR + record.invocation_id, str(invocation_dir))
         try:
-            self._commit(session_id, draft, as_user, active=False)
+            self._commit(session_id, draft, as_user)
         except InvocationRecordedError as recorded:
             return recorded.record
         return record.model_copy(update={"session_id": session_id})
@@ -424,10 +439,8 @@ class SessionManager:
     ) -> Invocation:
         """The record of a call made elsewhere, checked, priced and shortened as records are."""
         limits = self.limits
-        if duration_ms is not None and not 0 <= duration_ms < 1e15:
-            raise InvalidArgumentError("duration_ms is not a number of milliseconds.", argument="duration_ms")
-        if cost is not None and not 0 <= cost < 1e6:
-            raise InvalidArgumentError("cost is not an amount in USD.", argument="cost")
+        checked_amount(duration_ms, "duration_ms", LONGEST_MS, "milliseconds, a year")
+        checked_amount(cost, "cost", MOST_USD, "USD")
         for name, value in (("arguments", arguments), ("result", result)):
             checked_json(value, name, limits.value_bytes)
         for name, text in (
@@ -469,7 +482,7 @@ class SessionManager:
             error = Failure(type="Error", message=checked_text(error, "error", self.limits.value_bytes))
         return error and error.model_copy(update={"message": error.message[:LONGEST_ERROR]})
 
-    def refuse_recorded(self, session_id: str, records: Iterable[Invocation]) -> None:
+    def refuse_recorded(self, session_id: str, records: Iterable[Invocation], as_user: str | None) -> None:
         """Raise for a record that has the id of a call made here: as InvocationRecordedError where it says the same,
         else as InvocationConflictError. Ids that callers choose are compared by the commit itself.
         """
@@ -477,7 +490,7 @@ class SessionManager:
             if not generated(record.invocation_id) or record.scope is None:
                 continue
             self.reads.flush()
-            query = InvocationQuery(session_id=session_id, invocation_id=record.invocation_id, limit=1)
+            query = InvocationQuery(as_user=as_user, session_id=session_id, invocation_id=record.invocation_id, limit=1)
             for existing in self.storage.invocations(query).items:
                 admit(existing, record)
 
@@ -515,11 +528,11 @@ class SessionManager:
 
     def metadata(self, session_id: str, *, as_user: str | None = None) -> SessionMetadata:
         """The head. Raises SessionNotFoundError."""
-        return self.storage.read(session_id, Want(as_user=as_user)).metadata
+        return self._read(session_id, as_user=as_user).metadata
 
     def view(self, session_id: str, want: Want) -> View:
         """The head and the parts wanted, of one moment. Raises SessionNotFoundError."""
-        return self.storage.read(session_id, want)
+        return self.storage.read(checked_name(session_id), want)
 
     def messages(
         self,
@@ -536,18 +549,15 @@ class SessionManager:
         question = f"messages {session_id} {order} {','.join(sorted(roles or ()))}"
         place = unpack(question, cursor, (int,))
         seq = place[0] if place is not None else None
-        try:
-            want = Want(
-                messages=limit,
-                order=order,
-                before=seq if order == "newest" else None,
-                after=seq if order == "oldest" else None,
-                roles=tuple(dict.fromkeys(roles or ())),
-                as_user=as_user,
-            )
-        except ValidationError as error:
-            raise invalid(error) from None
-        view = self.storage.read(session_id, want)
+        view = self._read(
+            session_id,
+            messages=limit,
+            order=order,
+            before=seq if order == "newest" else None,
+            after=seq if order == "oldest" else None,
+            roles=tuple(dict.fromkeys(roles or ())),
+            as_user=as_user,
+        )
         more = pack(question, [view.messages[-1].seq]) if view.more_messages else None
         return Page[ConversationMessage].model_construct(items=view.messages, next_cursor=more)
 
@@ -621,6 +631,9 @@ class SessionManager:
 
     def totals(self, query: Query | str = "", group_by: GroupBy | None = None, **fields: Any) -> list[Totals]:
         """Sums over the sessions of a query, by group."""
+        if group_by is not None and group_by not in get_args(GroupBy):
+            known = ", ".join(get_args(GroupBy))
+            raise InvalidArgumentError(f"group_by {group_by!r} is not one of {known}.", argument="group_by")
         return self.storage.totals(self.as_query(query, **fields), group_by)
 
     def get_session_statistics(self, session_id: str) -> dict[str, Any] | None:
@@ -716,8 +729,14 @@ class SessionManager:
         self.close()
 
     def _commit(self, session_id: str, draft: Draft, as_user: str | None, **conditions: Any) -> Any:
-        self.refuse_recorded(session_id, draft.records)
+        self.refuse_recorded(checked_name(session_id), draft.records, as_user)
         return self.storage.commit(session_id, draft.change(self.clock(), as_user=as_user, **conditions))
+
+    def _read(self, session_id: str, **want: Any) -> View:
+        try:
+            return self.storage.read(checked_name(session_id), Want(**want))
+        except ValidationError as error:
+            raise invalid(error) from None
 
     def _all(self, query: Query) -> list[SessionMetadata]:
         found: list[SessionMetadata] = []
@@ -745,6 +764,11 @@ def ending(status: SessionStatus | str) -> SessionStatus:
     return known
 
 
+def checked_name(session_id: str) -> str:
+    """The id of a session to look for, whatever text it is. Raises InvalidArgumentError for what no store can hold."""
+    return checked_text(session_id, "session_id", MOST_BYTES_OF_A_NAME)
+
+
 def checked_limit(limit: int) -> int:
     """A page size. Raises InvalidArgumentError for one that is not 1 to 1,000."""
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= 1000:  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -752,10 +776,23 @@ def checked_limit(limit: int) -> int:
     return limit
 
 
+def checked_amount(amount: float | None, argument: str, most: int, unit: str) -> None:
+    """Raise InvalidArgumentError for what is neither None nor a number from 0 to `most`."""
+    if amount is None:
+        return
+    if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not 0 <= amount <= most:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidArgumentError(
+            f"{argument} {str(amount)[:60]} is not between 0 and {most:,} {unit}.", argument=argument
+        )
+
+
 def usage_of(input: int = 0, output: int = 0, cache_read: int = 0, cache_write: int = 0) -> TokenUsage:
     """Token counts. Raises InvalidArgumentError for what is not a count."""
     usage = tokens(input, output, cache_read, cache_write)
     for name, count in usage.items():
-        if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count < 1 << 53:
-            raise InvalidArgumentError(f"{name} tokens {count!r} is not a count.", argument=f"{name}_tokens")
+        if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= MOST_TOKENS:
+            raise InvalidArgumentError(
+                f"{name} tokens {count!r} is not a count: a whole number from 0 to {MOST_TOKENS:,}.",
+                argument=f"{name}_tokens",
+            )
     return usage

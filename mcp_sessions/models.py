@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, Generic, Literal, Self, TypeVar
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from typing_extensions import TypedDict
@@ -40,8 +40,16 @@ Json = Annotated[Any, AfterValidator(check_json)]
 Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 Number = Annotated[int, Field(ge=0, le=1 << 62)]
 """A count or a place: what every store keeps as an integer."""
-Milliseconds = Annotated[float, Field(ge=0, le=1e15)]
-Usd = Annotated[float, Field(ge=0, le=1e9)]
+LONGEST_MS = 366 * 86_400_000
+"""A year: no call takes longer."""
+MOST_USD = 1_000_000
+"""No call costs more."""
+MOST_TOKENS = 10**12
+"""No call counts more."""
+MOST_NANO_USD = 1 << 62
+"""No session costs more: what every store keeps as an integer."""
+Milliseconds = Annotated[float, Field(ge=0, le=LONGEST_MS)]
+Usd = Annotated[float, Field(ge=0, le=MOST_USD)]
 Role = Literal["system", "user", "assistant", "tool"]
 
 
@@ -111,6 +119,13 @@ def tokens(input: int = 0, output: int = 0, cache_read: int = 0, cache_write: in
     return {"input": input, "output": output, "cache_read": cache_read, "cache_write": cache_write}
 
 
+def _countable(usage: TokenUsage) -> TokenUsage:
+    for name, count in usage.items():
+        if not 0 <= cast("int", count) <= MOST_TOKENS:
+            raise ValueError(f"{name} is not between 0 and {MOST_TOKENS:,}")
+    return usage
+
+
 class Limits(Frozen):
     """How much is taken; sizes in bytes of UTF-8, keys and tags in characters."""
 
@@ -150,7 +165,7 @@ class SessionMetadata(Frozen):
     total_duration_ms: float = 0.0
     tools_used: list[str] = []
     token_usage: TokenUsage = Field(default_factory=tokens)
-    estimated_cost: float = 0.0
+    estimated_cost: float = Field(default=0.0, le=MOST_NANO_USD / 1e9)
     unpriced_invocations: int = 0
 
     def to_dict(self) -> dict[str, Any]:
@@ -239,7 +254,7 @@ class Invocation(Frozen):
     refs: dict[str, str] | None = None
     revision: Number | None = None
     model: Text | None = None
-    token_usage: TokenUsage | None = None
+    token_usage: Annotated[TokenUsage, AfterValidator(_countable)] | None = None
     cost: Usd | None = None
     cost_source: Literal["reported", "estimated", "unknown"] | None = None
 
@@ -305,6 +320,10 @@ class Change(Frozen):
     """The session must not have ended (ending it again in the same way is no change)."""
     expected_revision: int | None = None
     expected_last_seq: int | None = None
+    expected_created_at: Utc | None = None
+    """Which session of that id: a recreated one is another."""
+    expected_updated_at: Utc | None = None
+    """When it last changed; records of work count, which leave the revision alone."""
     expected_versions: dict[Text, int] = {}
 
     also: tuple[tuple[str, Change], ...] = ()
@@ -313,6 +332,11 @@ class Change(Frozen):
     def alters_state(self) -> bool:
         """Whether this would change more than records, if it does what it says."""
         return bool(self.messages or self.retract or self.set or self.remove or self.remove_all or self.alter)
+
+    def only_says(self) -> bool:
+        """Whether messages are all that this would change."""
+        others = self.retract or self.set or self.remove or self.remove_all or self.alter
+        return bool(self.messages) and not others
 
     def only_alters(self) -> bool:
         """Whether metadata is all that this would change."""
@@ -342,6 +366,8 @@ class Want(Frozen):
     roles: tuple[Role, ...] = ()
     records: Number = 0
     """How many records of work, at most, newest first."""
+    usage: bool = False
+    """Among them the records of tokens counted without a call: to restore a session, whose ids stay counted."""
     as_user: Text | None = None
 
 

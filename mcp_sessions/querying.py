@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from .errors import InvalidArgumentError
-from .models import known_status
+from .models import MOST_USD, known_status
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d|w)\Z")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -106,7 +106,7 @@ def _cost(sign: str, value: str) -> float:
         cost = float(value)
     except ValueError:
         cost = -1.0
-    if sign not in (">", ">=") or not 0 <= cost < 1e9:
+    if sign not in (">", ">=") or not 0 <= cost < MOST_USD:
         raise _mistake(f"'cost{sign}{value}' in the query: write cost>0.5, in USD.")
     # Costs are whole nano-dollars, so "more than" is "at least one more".
     return cost + 1e-9 if sign == ">" else cost

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ValidationError
 
-from ._json import check_json
+from ._json import canonical, check_json
 from .errors import InvalidArgumentError
 from .models import (
     Alter,
@@ -60,14 +60,15 @@ class Session:
         *,
         clock: Clock = utc_now,
         load: Callable[[], Parts] | None = None,
+        stored: bool = False,
     ) -> None:
         self.metadata = metadata
         self.clock = clock
         self._load = load
+        self._stored = stored
         self._parts: Parts = (conversation or [], data or {}, invocation_ids or [])
-        self._known = metadata
+        self._know()
         self._messages: list[NewMessage] = []
-        self._written: dict[str, None] = {}
         self._cleared_upto: int | None = None
         self._records: list[Invocation] = []
 
@@ -95,7 +96,15 @@ class Session:
         if self._load is not None:
             load, self._load = self._load, None
             self._parts = load()
+            self._values = _texts(self._parts[1], "data")
         return self._parts
+
+    def _know(self) -> None:
+        """Keep what this copy is now, to tell later what was done to it: lists and dicts may be edited in place."""
+        self._known = self.metadata
+        self._known_tags = tuple(self.metadata.tags)
+        self._known_custom = _texts(self.metadata.custom_metadata, "custom_metadata")
+        self._values = _texts(self._parts[1], "data")
 
     def add_message(
         self, role: Role, content: str, tool_name: str | None = None, invocation_id: str | None = None, **more: Any
@@ -173,37 +182,38 @@ class Session:
             raise InvalidArgumentError(f"value {error}.", argument="value") from None
         self._stamp(self.clock())
         self.data[key] = value
-        self._written[key] = None
 
     def delete(self, key: str) -> None:
         """Remove a key; one that is not there is no error and no change."""
         if self.data.pop(key, self) is not self:
             self._stamp(self.clock())
-            self._written[key] = None
 
     def clear_data(self) -> None:
         """Remove every key. The conversation stays."""
         self._stamp(self.clock())
-        self._written |= dict.fromkeys(self.data)
         self.data.clear()
 
     def pending(self) -> Change:
-        """What was done since this copy was read or saved."""
+        """What was done since this copy was read or saved. Raises InvalidArgumentError for what cannot be stored."""
         now, known = self.metadata, self._known
+        values = self._values if self._load is not None else _texts(self.data, "data")
+        custom = _texts(now.custom_metadata, "custom_metadata")
+        altered = {name: now.custom_metadata[name] for name in custom if custom[name] != self._known_custom.get(name)}
         alter = Alter(
             purpose=now.purpose if now.purpose != known.purpose else None,
             summary=now.summary if now.summary != known.summary else None,
             status=now.status if now.status != known.status else None,
-            tags=tuple(now.tags) if now.tags != known.tags else None,
-            metadata=now.custom_metadata if now.custom_metadata != known.custom_metadata else None,
+            tags=tuple(now.tags) if tuple(now.tags) != self._known_tags else None,
+            metadata=altered or None,
         )
         change = Change(
             at=max(now.updated_at, known.updated_at),
             messages=tuple(self._messages),
             retract=((1, self._cleared_upto),) if self._cleared_upto else (),
-            set={key: self.data[key] for key in self._written if key in self.data},
-            remove=tuple(key for key in self._written if key not in self.data),
+            set={key: self.data[key] for key in values if values[key] != self._values.get(key)},
+            remove=tuple(key for key in self._values if key not in values),
             alter=alter if alter != Alter() else None,
+            expected_created_at=known.created_at if self._stored else None,
         )
         reopens = alter.status is SessionStatus.ACTIVE
         return change.model_copy(
@@ -211,7 +221,10 @@ class Session:
         )
 
     def whole(self) -> View:
-        """All of this copy, to be stored where it is not known; messages without a seq are numbered on."""
+        """All of this copy, to be stored where it is not known; messages without a seq are numbered on.
+
+        Its head does not count the records yet.
+        """
         last = 0
         conversation: list[ConversationMessage] = []
         for message in self.conversation:
@@ -223,6 +236,8 @@ class Session:
                 "message_count": len(conversation),
                 "last_seq": max(self.metadata.last_seq, last),
                 "revision": revision,
+                "total_invocations": self._known.total_invocations,
+                "total_duration_ms": self._known.total_duration_ms,
             }
         )
         data = {key: Value(value=value, version=revision) for key, value in self.data.items()}
@@ -230,13 +245,14 @@ class Session:
 
     def saved(self, metadata: SessionMetadata, seqs: list[int]) -> None:
         """Take over what a commit of `pending()` gave."""
-        self.metadata = self._known = metadata
+        self.metadata, self._stored = metadata, True
         for new, seq in zip(reversed(self._messages), reversed(seqs), strict=True):
             for place in range(len(self.conversation) - 1, -1, -1):
                 if self.conversation[place] is new.message:
                     self.conversation[place] = new.message.model_copy(update={"seq": seq})
                     break
-        self._messages, self._written, self._records, self._cleared_upto = [], {}, [], None
+        self._messages, self._records, self._cleared_upto = [], [], None
+        self._know()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form of the whole copy."""
@@ -249,13 +265,31 @@ class Session:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Session:
-        """From `to_dict`; all but `metadata` may be missing. The copy counts as new: saving it creates it."""
-        return cls(
-            SessionMetadata.from_dict(data["metadata"]),
-            [ConversationMessage.model_validate(message) for message in data.get("conversation", [])],
-            dict(data.get("data", {})),
-            list(data.get("invocation_ids", [])),
-        )
+        """From `to_dict`; all but `metadata` may be missing. The copy counts as new: saving it creates it.
+
+        Raises InvalidArgumentError.
+        """
+        metadata = data.get("metadata")
+        if not isinstance(metadata, Mapping):
+            raise InvalidArgumentError("A session's image has no metadata.", argument="metadata")
+        try:
+            return cls(
+                SessionMetadata.from_dict(cast("Mapping[str, Any]", metadata)),
+                [ConversationMessage.model_validate(message) for message in data.get("conversation", [])],
+                dict(data.get("data", {})),
+                list(data.get("invocation_ids", [])),
+            )
+        except ValidationError as error:
+            raise invalid(error, "A session's image: ") from None
 
     def _stamp(self, now: datetime) -> None:
         self.metadata = self.metadata.model_copy(update={"updated_at": max(self.metadata.updated_at, now)})
+
+
+def _texts(values: Mapping[str, Any], argument: str) -> dict[str, str]:
+    """Each value as JSON text, to be compared later. Raises InvalidArgumentError for what is not JSON."""
+    try:
+        check_json(values)
+    except ValueError as error:
+        raise InvalidArgumentError(f"{argument} {error}.", argument=argument) from None
+    return {name: canonical(value) for name, value in values.items()}

@@ -374,6 +374,23 @@ def test_a_commit_that_went_through_before_the_interruption_is_not_recorded_as_c
     assert [record.status for record in manager.invocations("a").items] == ["cancelled", "ok"]
 
 
+def test_an_interrupted_call_is_recorded_where_another_session_has_its_id(clock: SetClock) -> None:
+    """A call of the same id that went well in another session was taken for this one."""
+
+    class Interrupted(MemorySessionStorage):
+        def commit(self, session_id: str | None, change: Change) -> Committed:
+            if session_id == "b" and change.set:
+                raise KeyboardInterrupt
+            return super().commit(session_id, change)
+
+    manager = SessionManager(Interrupted(), clock=clock)
+    for name in ("a", "b"):
+        manager.create_session(name)
+        with suppress(KeyboardInterrupt), manager.call("tool", name, invocation_id="i") as call:
+            call.draft.set_value("k", 1)
+    assert [manager.invocations(name).items[0].status for name in ("a", "b")] == ["ok", "cancelled"]
+
+
 def test_a_refused_commit_of_several_leaves_no_trace(manager: SessionManager) -> None:
     manager.add_conversation_message("a", "user", "x", message_id="m1")
     before = manager.view("a", Want(prefix="", messages=100))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mcp_sessions import InvalidArgumentError, LimitError, SessionManager
-from mcp_sessions.models import Limits
+from mcp_sessions.models import Limits, tokens
 from mcp_sessions.storage import SessionStorage, SQLiteSessionStorage
 from tests.stores import SetClock, open_store
 
@@ -232,9 +232,15 @@ BAD: dict[str, tuple[Callable[[SessionManager], object], str]] = {
     "metadata": (lambda m: m.create_session(custom_metadata=[1]), "metadata is not an object"),  # type: ignore[arg-type]
     "metadata, later": (lambda m: m.update_session_metadata("a", custom_metadata=[1]), "metadata is not an object"),  # type: ignore[arg-type]
     "parent": (lambda m: m.create_session(parent_id="a/b"), "parent_id 'a/b' is not an id"),
-    "duration": (lambda m: m.link_invocation("a", "i", "t", duration_ms=-1), "duration_ms is not a number of milli"),
-    "endless duration": (lambda m: m.link_invocation("a", "i", "t", duration_ms=math.nan), "duration_ms is not"),
-    "cost": (lambda m: m.record_usage("a", "gpt-4o", cost=-1), "cost is not an amount in USD"),
+    "duration": (
+        lambda m: m.link_invocation("a", "i", "t", duration_ms=-1),
+        "duration_ms -1 is not between 0 and 31,622,400,000 milli",
+    ),
+    "endless duration": (
+        lambda m: m.link_invocation("a", "i", "t", duration_ms=math.nan),
+        "duration_ms nan is not between",
+    ),
+    "cost": (lambda m: m.record_usage("a", "gpt-4o", cost=-1), "cost -1 is not between 0 and 1,000,000 USD"),
     "tokens": (lambda m: m.record_usage("a", "gpt-4o", -5), "input tokens -5 is not a count"),
     "tokens as bool": (lambda m: m.record_usage("a", "gpt-4o", True), "input tokens True is not a count"),
     "record's field": (lambda m: m.link_invocation("a", "i", "t", banana=1), "The record: banana"),
@@ -251,3 +257,43 @@ def test_what_cannot_be_taken_is_said_in_words(
         act(manager)
     assert manager.metadata("a") == before
     assert manager.invocations().items == []
+
+
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [
+        (
+            lambda m: m.link_invocation("a", "i", "t", duration_ms=4e10),
+            "duration_ms 40000000000.0 is not between 0 and",
+        ),
+        (lambda m: m.link_invocation("a", "i", "t", duration_ms="long"), "duration_ms long is not between 0 and"),
+        (lambda m: m.record_usage("a", cost=2e6), r"cost 2000000.0 is not between 0 and 1,000,000 USD\."),
+        (lambda m: m.record_usage("a", "m", 10**12 + 1), "a whole number from 0 to 1,000,000,000,000"),
+        (lambda m: m.query(min_cost=2e6), "min_cost"),
+        (lambda m: m.query("cost>2e6"), "cost>2e6"),
+        (lambda m: m.metadata("\ud800"), "session_id has half of a surrogate pair"),
+        (lambda m: m.get_session("\ud800"), "session_id has half"),
+        (lambda m: m.get_session(5), "session_id is int, not text"),
+        (lambda m: m.get_value("a", "a\0b"), "NUL"),
+        (lambda m: m.set_value("a", "k", 1, expected_version=1.5), "expected_version is not a whole number"),
+        (lambda m: m.list_sessions(user_id=5), "user_id"),
+        (lambda m: m.totals(group_by="bogus"), "group_by 'bogus' is not one of day, model"),
+        (lambda m: m.fork("a", "1"), "at_seq '1' is not a number of a message"),
+        (lambda m: m.cleanup_old_sessions(1e9), "max_age_days 1000000000.0 is not a number of days"),
+    ],
+)
+def test_what_no_store_can_take_is_an_invalid_argument(
+    manager: SessionManager, act: Callable[[SessionManager], object], words: str
+) -> None:
+    before = manager.metadata("a")
+    with pytest.raises(InvalidArgumentError, match=words):
+        act(manager)
+    assert manager.metadata("a") == before
+
+
+def test_the_most_that_is_taken_is_summed(manager: SessionManager) -> None:
+    for name in ("i", "j"):
+        manager.link_invocation("a", name, "t", duration_ms=366 * 86_400_000, cost=1e6, token_usage=tokens(10**12))
+    (row,) = manager.totals()
+    assert (row.duration_ms, row.estimated_cost, row.token_usage["input"]) == (2 * 366 * 86_400_000, 2e6, 2 * 10**12)
+    assert manager.query(min_cost=1e6).items[0].session_id == "a"

@@ -12,6 +12,7 @@ from mcp_sessions import (
     ConflictError,
     InvalidArgumentError,
     InvalidCursorError,
+    InvocationConflictError,
     MessageConflictError,
     SessionEndedError,
     SessionExistsError,
@@ -19,8 +20,8 @@ from mcp_sessions import (
     SessionNotFoundError,
     SessionStatus,
 )
-from mcp_sessions.models import Invocation, InvocationQuery, Page, Want
-from mcp_sessions.storage import MemorySessionStorage, SessionStorage
+from mcp_sessions.models import Change, Invocation, InvocationQuery, Page, Want
+from mcp_sessions.storage import Committed, MemorySessionStorage, SessionStorage
 from tests.stores import SetClock
 
 GENERATED = r"_[a-z2-7]{26}\Z"
@@ -610,3 +611,43 @@ def test_a_manager_closes_twice_without_complaint(storage: SessionStorage) -> No
     manager.create_session("a")
     manager.close()
     manager.close()
+
+
+def test_a_session_in_which_a_call_was_recorded_meanwhile_is_not_abandoned(clock: SetClock) -> None:
+    """A record leaves the revision alone, so the session that was at work was called idle."""
+
+    class Late(MemorySessionStorage):
+        def commit(self, session_id: str | None, change: Change) -> Committed:
+            if change.alter is not None:
+                record = Invocation(invocation_id="i", tool_name="t", started_at=clock.now)
+                super().commit(session_id, Change(at=clock.now, records=(record,)))
+            return super().commit(session_id, change)
+
+    with SessionManager(Late(), clock=clock) as manager:
+        manager.create_session("a")
+        clock.go_on(days=2)
+        assert manager.cleanup() == []
+        assert manager.metadata("a").status is SessionStatus.ACTIVE
+
+
+def test_of_another_users_session_nothing_is_said(manager: SessionManager) -> None:
+    """The id of a call there was answered with the name of its tool."""
+    manager.create_session("a", user_id="alice")
+    with manager.call("secret_tool", "a", as_user="alice") as call:
+        pass
+    with pytest.raises(SessionNotFoundError):
+        manager.link_invocation("a", call.invocation_id, "guess", as_user="eve")
+    with pytest.raises(InvocationConflictError, match="secret_tool"):
+        manager.link_invocation("a", call.invocation_id, "guess", as_user="alice")
+
+
+def test_an_ended_session_takes_a_record_but_no_link_to_files(manager: SessionManager) -> None:
+    manager.create_session("a")
+    before = manager.complete_session("a")
+    with pytest.raises(SessionEndedError):
+        manager.link_invocation("a", "i", "tool", "/somewhere")
+    with pytest.raises(SessionEndedError):
+        manager.storage.link_invocation("a", "i", "/somewhere")
+    assert manager.metadata("a") == before
+    manager.link_invocation("a", "i", "tool")
+    assert manager.metadata("a").revision == before.revision

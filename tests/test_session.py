@@ -283,8 +283,9 @@ def test_an_old_image_may_lack_all_but_its_metadata(clock: SetClock) -> None:
     session = Session.from_dict({"metadata": metadata})
     assert (session.conversation, session.data, session.invocation_ids) == ([], {}, [])
     assert session.session_id == "old"
-    with pytest.raises(KeyError):
-        Session.from_dict({})
+    for image in ({}, {"metadata": 5}, {"metadata": {}}, {"metadata": metadata, "data": {"k": object()}}):
+        with pytest.raises(InvalidArgumentError):
+            Session.from_dict(image)
 
 
 def test_times_are_written_in_utc_with_a_z(manager: SessionManager) -> None:
@@ -398,3 +399,60 @@ def test_a_saved_conversation_that_was_emptied_by_hand_is_no_trouble(manager: Se
     session.conversation.clear()
     manager.save_session(session)
     assert manager.metadata("a").message_count == 1
+
+
+def test_what_is_edited_in_place_is_saved(manager: SessionManager) -> None:
+    """It was lost without a word: only what went through `set` was looked at."""
+    manager.set_value("a", "k", {"deep": [1]})
+    manager.set_value("a", "gone", 1)
+    session, other = _copy(manager), _copy(manager)
+    session.data["k"]["deep"].append(2)
+    session.data["new"] = 3
+    del session.data["gone"]
+    session.metadata.tags.append("u")
+    session.metadata.custom_metadata["n"] = 2
+    manager.update_session_metadata("a", custom_metadata={"m": "theirs"})
+    manager.save_session(session)
+    found = _copy(manager)
+    assert found.data == {"k": {"deep": [1, 2]}, "new": 3}
+    assert (found.metadata.tags, found.metadata.custom_metadata) == (["t", "u"], {"m": "theirs", "n": 2})
+    revision = found.metadata.revision
+    manager.save_session(session)
+    manager.save_session(other)
+    assert manager.metadata("a").revision == revision
+    session.data["bad"] = object()
+    with pytest.raises(InvalidArgumentError, match="data has a object, which is not a JSON value"):
+        manager.save_session(session)
+
+
+def test_a_copy_of_a_deleted_session_is_not_saved_into_another_one_of_its_id(
+    manager: SessionManager, clock: SetClock
+) -> None:
+    (listed,) = manager.list_sessions()
+    copy = _copy(manager)
+    for session in (copy, listed):
+        session.add_message("user", "of the first one")
+    manager.delete_session("a")
+    clock.go_on(seconds=1)
+    manager.create_session("a")
+    before = _copy(manager).to_dict()
+    for session in (copy, listed):
+        with pytest.raises(SessionNotFoundError, match="another one was made under its id"):
+            manager.save_session(session)
+    assert _copy(manager).to_dict() == before
+
+
+def test_a_new_session_counts_its_calls_as_a_commit_does(manager: SessionManager, clock: SetClock) -> None:
+    manager.create_session("committed")
+    metadata = SessionMetadata(session_id="new", created_at=clock.now, updated_at=clock.now)
+    session = Session(metadata, clock=clock)
+    for copy in (session, _copy(manager, "committed")):
+        copy.add_invocation("i1", 5.0, "grep", cost=0.5, model="m", token_usage=tokens(7))
+        copy.add_invocation("i2", 1.0, "ls", status="error")
+        copy.add_invocation("i3", None, "ls", model="m")
+        manager.save_session(copy)
+    new, committed = manager.metadata("new"), manager.metadata("committed")
+    assert new.to_dict() == {**committed.to_dict(), "session_id": "new"}
+    assert (new.total_invocations, new.failed_invocations, new.tools_used) == (3, 1, ["grep", "ls"])
+    assert (new.estimated_cost, new.unpriced_invocations, new.total_duration_ms) == (0.5, 1, 6.0)
+    assert session.metadata == new

@@ -19,7 +19,17 @@ from ..errors import (
     SessionEndedError,
     SessionNotFoundError,
 )
-from ..models import Change, Invocation, InvocationStatus, Limits, SessionMetadata, SessionStatus, TokenUsage, tokens
+from ..models import (
+    MOST_NANO_USD,
+    Change,
+    Invocation,
+    InvocationStatus,
+    Limits,
+    SessionMetadata,
+    SessionStatus,
+    TokenUsage,
+    tokens,
+)
 
 NANO = 1_000_000_000
 LONG_FIELD = 2048
@@ -47,12 +57,31 @@ def nanos(usd: float) -> int:
     return round(usd * NANO)
 
 
-def check(session_id: str, head: Head, change: Change, version_of: Callable[[str], int]) -> None:
-    """Raise what a condition of the change says; `version_of` gives a key's version, 0 where it does not exist."""
+def check(
+    session_id: str,
+    head: Head,
+    change: Change,
+    version_of: Callable[[str], int],
+    repeats: Callable[[], bool] = lambda: False,
+) -> None:
+    """Raise what a condition of the change says.
+
+    `version_of` gives a key's version, 0 where it does not exist; `repeats` tells whether all its messages are there.
+    """
     if change.as_user is not None and head["user_id"] != change.as_user:
         raise SessionNotFoundError(session_id)
-    if change.active and head["status"] is not SessionStatus.ACTIVE and not _ends_again(head, change):
+    if change.expected_created_at is not None and head["created_at"] != change.expected_created_at:
+        raise SessionNotFoundError(session_id, hint="it was deleted, and another one was made under its id.")
+    ended = change.active and head["status"] is not SessionStatus.ACTIVE and not _ends_again(head, change)
+    # A message said again gets the first one's seq, also where the session ended in between.
+    if ended and not (change.only_says() and repeats()):
         raise SessionEndedError(session_id, head["status"].value)
+    if change.expected_updated_at is not None and head["updated_at"] != change.expected_updated_at:
+        raise ConflictError(
+            f"Session {session_id} was updated at {head['updated_at'].isoformat()}, not at "
+            f"{change.expected_updated_at.isoformat()}: it changed since you read it. Read it again, then retry.",
+            session_id=session_id,
+        )
     for name, expected in (("revision", change.expected_revision), ("last_seq", change.expected_last_seq)):
         if expected is not None and expected != (actual := head[name]):
             raise ConflictError(
@@ -107,6 +136,8 @@ def apply(head: Head, change: Change, effect: Effect, limits: Limits) -> dict[st
         state = True
         _alter(head, change, new, limits)
     worked = _count(head, effect.records, new, limits.tools_used)
+    if (cost := nanos(new.get("estimated_cost", 0.0))) > MOST_NANO_USD:
+        raise LimitError("the session's cost", cost, MOST_NANO_USD, "nano-USD", argument="cost")
     if state:
         new["revision"] = head["revision"] + 1
     if state or worked:

@@ -47,6 +47,7 @@ from ..session import new_id
 from .base import SessionStorage
 from .cursors import bound, pack, unpack
 from .heads import (
+    NANO,
     Committed,
     Effect,
     admit,
@@ -157,7 +158,8 @@ class MemorySessionStorage(SessionStorage):
                 )
             said = [one for one in parent.messages if one.message.seq <= last]
             as_of = parent.head["revision"]
-            if at_seq is not None:
+            # Where the last message was retracted nobody knows when it was said: then it is now.
+            if at_seq is not None and not _at_the_end(parent, last):
                 as_of = said[-1].revision if said else 0
             head = metadata.model_copy(
                 update={"parent_id": session_id, "last_seq": last, "message_count": len(said), "revision": 0}
@@ -237,7 +239,13 @@ class MemorySessionStorage(SessionStorage):
     ) -> Committed:
         head = stored.head
         session_id: str = head["session_id"]
-        check(session_id, head, change, lambda key: self._version(stored, key))
+        check(
+            session_id,
+            head,
+            change,
+            lambda key: self._version(stored, key),
+            lambda: all(self._repeated(stored, new.message) is not None for new in change.messages),
+        )
         effect = Effect()
         revision = head["revision"] + 1
         self._retract(stored, change, effect, undo)
@@ -273,16 +281,8 @@ class MemorySessionStorage(SessionStorage):
         return Committed(None, None, Effect())
 
     def _append(self, stored: _Stored, message: ConversationMessage, revision: int, effect: Effect, undo: Undo) -> None:
-        seq = stored.taken.get(message.message_id)
+        seq = self._repeated(stored, message)
         if seq is not None:
-            place = bisect_left(stored.messages, seq, key=_seq)
-            first = stored.messages[place].message if place < len(stored.messages) else None
-            if first is not None and first.seq == seq:
-                same = message.same_as(first)
-            else:
-                same = stored.retracted[message.message_id] in (None, message.fingerprint())
-            if not same:
-                raise MessageConflictError(stored.head["session_id"], message.message_id, seq)
             effect.seqs.append(seq)
             return
         effect.appended += 1
@@ -291,6 +291,21 @@ class MemorySessionStorage(SessionStorage):
         self._say(stored, isolated(message.model_copy(update={"seq": seq})), revision)
         undo.append(stored.messages.pop)
         undo.append(lambda: stored.taken.pop(message.message_id))
+
+    def _repeated(self, stored: _Stored, message: ConversationMessage) -> int | None:
+        """The seq of the message that this one repeats, if it does."""
+        seq = stored.taken.get(message.message_id)
+        if seq is None:
+            return None
+        place = bisect_left(stored.messages, seq, key=_seq)
+        first = stored.messages[place].message if place < len(stored.messages) else None
+        if first is not None and first.seq == seq:
+            same = message.same_as(first)
+        else:
+            same = stored.retracted[message.message_id] in (None, message.fingerprint())
+        if not same:
+            raise MessageConflictError(stored.head["session_id"], message.message_id, seq)
+        return seq
 
     def _say(self, stored: _Stored, message: ConversationMessage, revision: int) -> None:
         stored.messages.append(_Said((_ms(message.timestamp), self._next()), message, revision))
@@ -395,14 +410,16 @@ class MemorySessionStorage(SessionStorage):
                     data[key] = Value(value=decode(text), version=version)
             names = [key for key in sorted(stored.keys) if _wanted(key, "") and self._version(stored, key)]
             messages = list(islice(_said(stored.messages, want), want.messages + 1)) if want.messages else []
-            work = InvocationQuery(session_id=session_id, kind="work")
+            kinds = ("work", "usage") if want.usage else ("work",)
+            records = [one for one in self._records.values() if one.session is stored and one.record.kind in kinds]
+            records.sort(key=lambda one: one.place, reverse=True)
             return View(
                 metadata=metadata_of(stored.head),
                 data=data,
                 names=names if want.names else [],
                 messages=[isolated(message) for message in messages[: want.messages]],
                 more_messages=len(messages) > want.messages,
-                records=[one.value() for one in self._matching(work)[: want.records]] if want.records else [],
+                records=[one.value() for one in records[: want.records]],
             )
 
     def find(self, query: Query, cursor: str | None = None) -> Page[SessionMetadata]:
@@ -571,6 +588,11 @@ class MemorySessionStorage(SessionStorage):
         return sorted(found, key=lambda one: one.place, reverse=True)
 
 
+def _at_the_end(stored: _Stored, seq: int) -> bool:
+    """Whether a seq is the last one given, and its message was retracted."""
+    return 0 < seq == stored.head["last_seq"] and not (stored.messages and stored.messages[-1].message.seq == seq)
+
+
 def _id_of(stored: _Stored | None) -> str | None:
     return stored.head["session_id"] if stored else None
 
@@ -717,8 +739,9 @@ class _Sum:
             messages=self.messages,
             invocations=self.invocations,
             failed=self.failed,
-            duration_ms=self.duration_us / 1000,
-            token_usage=tokens(**self.usage),
-            estimated_cost=self.cost / 1_000_000_000,
+            # To the precision of a float, as every backend has it: its sums must not overflow.
+            duration_ms=int(float(self.duration_us)) / 1000,
+            token_usage=tokens(**{name: int(float(count)) for name, count in self.usage.items()}),
+            estimated_cost=int(float(self.cost)) / NANO,
             unpriced_invocations=self.unpriced,
         )

@@ -7,9 +7,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from ..errors import ConflictError, InvocationRecordedError, SessionNotFoundError
-from ..models import Change, Query, SessionMetadata, SessionStatus, View, Want, known_status
+from ..errors import ConflictError, InvocationRecordedError, SessionExistsError, SessionNotFoundError
+from ..models import Change, Limits, Query, SessionMetadata, SessionStatus, View, Want, known_status
 from ..session import Parts, Session, utc_now
+from .heads import Effect, apply
 
 if TYPE_CHECKING:
     from .base import SessionStorage
@@ -24,8 +25,16 @@ def parts_of(view: View) -> Parts:
     return (
         list(view.messages),
         {key: value.value for key, value in view.data.items()},
-        [record.invocation_id for record in reversed(view.records)],
+        [record.invocation_id for record in reversed(view.records) if record.kind == "work"],
     )
+
+
+def counted(view: View) -> View:
+    """A view whose head counts its records, as if they had been committed to it one by one."""
+    effect = Effect(records=[(None, record) for record in reversed(view.records)])
+    head = view.metadata
+    new = apply(dict(head), Change(at=head.updated_at), effect, Limits())
+    return view.model_copy(update={"metadata": head.model_copy(update=new)})
 
 
 class WholeSessions:
@@ -41,8 +50,14 @@ class WholeSessions:
         try:
             committed = self._saved(session.session_id, change)
         except SessionNotFoundError:
-            view = session.whole()
-            metadata = store.restore(view).metadata
+            view = counted(session.whole())
+            try:
+                metadata = store.restore(view).metadata
+            except SessionExistsError:
+                if change.expected_created_at is None:
+                    raise
+                hint = "it was deleted, and another one was made under its id."
+                raise SessionNotFoundError(session.session_id, hint=hint) from None
             unsaved = len(change.messages)
             session.saved(metadata, [message.seq for message in view.messages][-unsaved:] if unsaved else [])
         else:
@@ -66,7 +81,7 @@ class WholeSessions:
             view = store.read(session_id, want)
         except SessionNotFoundError:
             return None
-        return Session(view.metadata, *parts_of(view))
+        return Session(view.metadata, *parts_of(view), stored=True)
 
     def session_exists(self, session_id: str) -> bool:
         """Whether there is such a session."""
@@ -77,9 +92,12 @@ class WholeSessions:
         return True
 
     def link_invocation(self, session_id: str, invocation_id: str, invocation_dir: str | Path) -> None:
-        """Keep, under an internal key, where a call left its files. Raises SessionNotFoundError."""
+        """Keep, under an internal key, where a call left its files.
+
+        Raises SessionNotFoundError, SessionEndedError.
+        """
         link = {INVOCATION_DIR + invocation_id: str(invocation_dir)}
-        cast("SessionStorage", self).commit(session_id, Change(at=utc_now(), set=link))
+        cast("SessionStorage", self).commit(session_id, Change(at=utc_now(), set=link, active=True))
 
     def list_sessions(
         self,
@@ -109,11 +127,11 @@ class WholeSessions:
     def _listed(self, metadata: SessionMetadata) -> Session:
         def load() -> Parts:
             session = self.load_session(metadata.session_id)
-            if session is None:
+            if session is None or session.metadata.created_at != metadata.created_at:
                 raise SessionNotFoundError(metadata.session_id, hint="it was deleted after it was listed.")
             return session.conversation, session.data, session.invocation_ids
 
-        return Session(metadata, load=load)
+        return Session(metadata, load=load, stored=True)
 
     def delete_session(self, session_id: str) -> bool:
         """Remove a session with all that belongs to it; whether there was one."""
@@ -136,7 +154,7 @@ class WholeSessions:
                 return removed
 
     def _removed(self, metadata: SessionMetadata) -> bool:
-        change = Change(at=utc_now(), expected_revision=metadata.revision)
+        change = Change(at=utc_now(), expected_revision=metadata.revision, expected_updated_at=metadata.updated_at)
         try:
             cast("SessionStorage", self).delete(metadata.session_id, change)
         except (SessionNotFoundError, ConflictError):

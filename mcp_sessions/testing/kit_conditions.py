@@ -15,7 +15,7 @@ from ..errors import (
 )
 from ..models import Alter, Change, InvocationStatus, SessionStatus, Want
 from ..storage.base import SessionStorage
-from .making import called, contents, does, everything, head, read_all, said, say, values
+from .making import at, called, contents, does, everything, head, read_all, said, say, values
 from .store import Store
 
 FAILING: dict[str, tuple[Change, type[SessionsError]]] = {
@@ -24,6 +24,8 @@ FAILING: dict[str, tuple[Change, type[SessionsError]]] = {
     "revision ahead": (does(expected_revision=2), ConflictError),
     "last_seq behind": (does(expected_last_seq=0), ConflictError),
     "last_seq ahead": (does(expected_last_seq=2), ConflictError),
+    "made at another time": (does(expected_created_at=at(7)), SessionNotFoundError),
+    "updated at another time": (does(expected_updated_at=at(7)), ConflictError),
     "version behind": (does(expected_versions={"k": 0}), ConflictError),
     "version ahead": (does(expected_versions={"k": 2}), ConflictError),
     "version of no key": (does(expected_versions={"new": 1}), ConflictError),

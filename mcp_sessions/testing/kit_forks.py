@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from ..errors import InvalidArgumentError, InvocationConflictError, SessionExistsError, SessionNotFoundError
+from ..errors import (
+    InvalidArgumentError,
+    InvocationConflictError,
+    InvocationRecordedError,
+    SessionExistsError,
+    SessionNotFoundError,
+)
 from ..models import Alter, InvocationStatus, Query, SessionStatus, Value, View, Want, tokens
 from ..storage.base import SessionStorage
 from .making import called, calls, contents, does, everything, head, read_all, said, say, values
@@ -91,6 +97,18 @@ class Forks(Store):
         assert storage.commit("all", say(said("next"))).seqs == [5]
         assert storage.commit("three", say(said("next"))).seqs == [4]
 
+    def test_a_fork_at_a_last_message_that_was_retracted_has_the_keys_as_they_are(
+        self, storage: SessionStorage
+    ) -> None:
+        """Of the last message nothing was left that told when it was said: the fork had no keys, or old ones."""
+        _parent(storage)
+        storage.commit("p", does(7, retract=((4, 4),)))
+        storage.fork("p", 4, head("popped"), does())
+        storage.commit("p", does(8, retract=((1, 4),)))
+        storage.fork("p", 4, head("cleared"), does())
+        for name in ("popped", "cleared"):
+            assert values(storage, name) == {"n": 4, "k2": 2, "k3": 3, "k4": 4, "late": 1}
+
     def test_a_fork_of_a_fork_has_what_its_parent_had(self, storage: SessionStorage) -> None:
         _parent(storage)
         storage.fork("p", 3, head("child"), does())
@@ -140,6 +158,21 @@ class Forks(Store):
         committed = storage.commit("s", does(9, messages=(said("a", payload={"x": {"y": 1}}), said("d")), set={"k": 3}))
         assert (committed.seqs, committed.revision) == ([1, 4], view.metadata.revision + 1)
         assert read_all(storage).data["k"].version == view.metadata.revision + 1
+
+    def test_what_was_counted_is_not_counted_again_once_it_is_restored(self, storage: SessionStorage) -> None:
+        records = (called("u", kind="usage", model="m", cost=0.5), called("c"))
+        storage.create(head(), does(records=records))
+        view = read_all(storage)
+        storage.delete("s", does())
+        storage.restore(view)
+        for record in records:
+            with pytest.raises(InvocationRecordedError):
+                storage.commit("s", does(records=(record,)))
+        assert storage.read("s", Want()).metadata == view.metadata
+        assert [one.invocation_id for one in storage.read("s", Want(records=9)).records] == ["c"]
+        loaded = storage.load_session("s")
+        assert loaded is not None
+        assert loaded.invocation_ids == ["c"]
 
     def test_a_session_is_restored_beside_itself_under_another_id(self, storage: SessionStorage) -> None:
         view = _rich(storage)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from ..errors import MessageConflictError
-from ..models import NewMessage, Want, tokens
+from ..errors import MessageConflictError, SessionEndedError
+from ..models import Alter, NewMessage, SessionStatus, Want, tokens
 from ..session import new_id
 from ..storage.base import SessionStorage
 from .making import ALL, at, contents, does, everything, head, hits, read_all, said, say
@@ -92,6 +92,17 @@ class Messages(Store):
             storage.commit("s", say(other))
         assert (refused.value.session_id, refused.value.message_id, refused.value.seq) == ("s", "a", 2)
         assert contents(storage) == ["x", "a"]
+
+    def test_a_message_repeated_after_the_session_ended_gives_the_first_ones_seq(self, storage: SessionStorage) -> None:
+        """A retry of what had gone well was refused, since the session was over."""
+        storage.create(head(), say(said("a"), said("b")))
+        storage.commit("s", does(2, alter=Alter(status=SessionStatus.COMPLETED)))
+        before = everything(storage)
+        assert storage.commit("s", does(3, messages=(said("b"), said("a")), active=True)).seqs == [2, 1]
+        for more in ({"messages": (said("a"), said("c"))}, {"messages": (said("a"),), "set": {"k": 1}}):
+            with pytest.raises(SessionEndedError):
+                storage.commit("s", does(3, active=True, **more))
+        assert everything(storage) == before
 
     def test_an_id_made_here_and_given_back_is_known_again(self, storage: SessionStorage) -> None:
         made = new_id("msg")

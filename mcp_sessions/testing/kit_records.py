@@ -152,7 +152,7 @@ class Records(Store):
         assert (_counts(storage), found.tools_used) == ((0, 0, 0.0), [])
         assert (found.token_usage, found.estimated_cost) == (tokens(7, 3), 0.5)
         assert calls(storage) == []
-        assert read_all(storage).records == []
+        assert storage.read("s", Want(records=9)).records == []
 
     def test_usage_counts_once_for_an_id(self, storage: SessionStorage) -> None:
         storage.create(head())

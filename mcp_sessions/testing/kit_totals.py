@@ -6,9 +6,22 @@ from typing import Any
 
 import pytest
 
-from ..models import Alter, GroupBy, InvocationStatus, Query, SessionStatus, Totals, tokens
+from ..errors import LimitError
+from ..models import (
+    LONGEST_MS,
+    MOST_NANO_USD,
+    MOST_TOKENS,
+    MOST_USD,
+    Alter,
+    GroupBy,
+    InvocationStatus,
+    Query,
+    SessionStatus,
+    Totals,
+    tokens,
+)
 from ..storage.base import SessionStorage
-from .making import called, does, head, said
+from .making import called, does, everything, head, said
 from .store import Store
 
 DAY = 86_400
@@ -109,6 +122,26 @@ class Sums(Store):
     def test_a_tag_given_twice_counts_once(self, storage: SessionStorage) -> None:
         storage.create(head(tags=["t", "t"]), does(records=(called("c"),)))
         assert _counts(storage, "tag") == {"t": (1, 1)}
+
+    def test_sums_do_not_overflow(self, storage: SessionStorage) -> None:
+        """Of 3 sessions that cost as much as one may, every listing of totals was an error."""
+        most = MOST_NANO_USD / 1e9
+        for name in "abcd":
+            record = called("c", cost=MOST_USD, duration_ms=LONGEST_MS, token_usage=tokens(MOST_TOKENS))
+            usage = tokens(1 << 62)
+            storage.create(head(name, estimated_cost=most - 2 * MOST_USD, token_usage=usage), does(records=(record,)))
+        (row,) = storage.totals(Query())
+        assert row.estimated_cost == pytest.approx(4 * (most - MOST_USD))
+        assert row.token_usage["input"] == pytest.approx(4 * ((1 << 62) + MOST_TOKENS))
+        (of_records,) = storage.totals(Query(), "tool")
+        assert (of_records.estimated_cost, of_records.duration_ms) == (4 * MOST_USD, 4 * LONGEST_MS)
+
+    def test_a_session_that_would_cost_more_than_can_be_kept_is_refused(self, storage: SessionStorage) -> None:
+        storage.create(head(estimated_cost=MOST_NANO_USD / 1e9 - 1))
+        before = everything(storage)
+        with pytest.raises(LimitError, match="nano-USD"):
+            storage.commit("s", does(records=(called("c", cost=MOST_USD),)))
+        assert everything(storage) == before
 
     def test_what_is_deleted_leaves_the_totals(self, storage: SessionStorage) -> None:
         _three(storage)

@@ -71,7 +71,8 @@ def say(*messages: NewMessage, second: float = 1) -> Change:
 def read_all(storage: SessionStorage, session_id: str = "s", *, internal: bool = False) -> View:
     """Everything in a session, oldest message first; with `internal` the keys of that kind alone."""
     prefix = "." if internal else ""
-    return storage.read(session_id, Want(prefix=prefix, names=True, messages=ALL, order="oldest", records=ALL))
+    want = Want(prefix=prefix, names=True, messages=ALL, order="oldest", records=ALL, usage=True)
+    return storage.read(session_id, want)
 
 
 def values(storage: SessionStorage, session_id: str = "s") -> dict[str, Any]:

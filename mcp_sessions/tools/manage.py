@@ -144,7 +144,9 @@ def session_export(
 def _everything(call: Call, session_id: str) -> View:
     """All of a session as of one moment, internal keys included."""
     while True:
-        want = Want(prefix="", messages=EVERYTHING, order="oldest", records=EVERYTHING, as_user=call.as_user)
+        want = Want(
+            prefix="", messages=EVERYTHING, order="oldest", records=EVERYTHING, usage=True, as_user=call.as_user
+        )
         view = call.manager.view(session_id, want)
         internal = call.manager.view(session_id, Want(prefix=".", as_user=call.as_user))
         if internal.metadata.revision == view.metadata.revision:
@@ -159,9 +161,15 @@ def as_json(view: View) -> str:
             "metadata": view.metadata.to_dict(),
             "messages": [message.to_dict() for message in view.messages],
             "data": {key: {"value": value.value, "version": value.version} for key, value in view.data.items()},
-            "invocations": [record.to_dict() for record in view.records],
+            "invocations": [_counted_once(record) for record in view.records],
         }
     )
+
+
+def _counted_once(record: Invocation) -> dict[str, Any]:
+    """The record with what tells a repeated call from another one, so that where it is restored none counts twice."""
+    more = {"scope": record.scope, "digest": record.digest, "cut": record.cut or None}
+    return record.to_dict() | {name: value for name, value in more.items() if value is not None}
 
 
 def as_markdown(view: View) -> str:
@@ -185,9 +193,9 @@ def as_markdown(view: View) -> str:
         parts += ["", "## Data"]
         for key, value in view.data.items():
             parts += ["", _heading(3, key), "", _fenced(encode(value.value), "json")]
-    if view.records:
+    if calls := [record for record in reversed(view.records) if record.kind == "work"]:
         parts += ["", "## Calls", ""]
-        parts += [_called(record) for record in reversed(view.records)]
+        parts += [_called(record) for record in calls]
     return "\n".join(parts) + "\n"
 
 

@@ -160,8 +160,8 @@ BUGS = (
     Bug(
         "an ended session changes",
         HEADS,
-        'if change.active and head["status"] is not',
-        'if change.only_alters() and change.active and head["status"] is not',
+        'ended = change.active and head["status"] is not',
+        'ended = change.only_alters() and change.active and head["status"] is not',
         "test_an_ended_session_does_not_change",
     ),
     Bug(
@@ -261,8 +261,8 @@ BUGS = (
     Bug(
         "our own calls read as work",
         STORAGE,
-        "WHERE r.sid = ? AND r.kind = 'work' ORDER",
-        "WHERE r.sid = ? AND r.kind <> 'usage' ORDER",
+        """else "r.kind = 'work'\"""",
+        """else "r.kind <> 'usage'\"""",
         "test_the_newest_calls_of_work_are_read_with_the_session",
     ),
     # owners

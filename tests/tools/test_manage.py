@@ -116,6 +116,20 @@ def exported(document: dict[str, Any]) -> View:
     )
 
 
+def test_a_session_made_again_from_its_json_counts_nothing_twice(prepared: Desk) -> None:
+    def count() -> None:
+        prepared.manager.record_usage("a", cost=0.5, invocation_id="usage")
+        prepared.manager.link_invocation("a", "linked", "tool", duration_ms=5)
+
+    count()
+    view = exported(json.loads(prepared("session_export", session_id="a")["content"]))
+    prepared.manager.delete_session("a")
+    prepared.manager.storage.restore(view)
+    before = prepared.manager.metadata("a")
+    count()
+    assert prepared.manager.metadata("a") == before
+
+
 def test_an_exported_session_can_be_made_again_from_its_json(prepared: Desk) -> None:
     prepared("session_set", session_id="a", key=".internal", value={"deep": [None, 1.5, "é"]})
     prepared(

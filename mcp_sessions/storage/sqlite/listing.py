@@ -174,18 +174,21 @@ def hits_page(query: Query, match: str, after: int | None) -> Clause:
 
 
 _SUMS = """count(DISTINCT s.sid), {messages}, {invocations}, {failed}, {duration}, {usage},
-    ifnull(sum({cost}), 0), ifnull(sum({unpriced}), 0)"""
+    total({cost}), total({unpriced})"""
 
 
 def _usage(table: str) -> str:
     return ", ".join(
-        f"ifnull(sum(json_extract({table}.token_usage, '$.{name}')), 0)"
+        f"total(json_extract({table}.token_usage, '$.{name}'))"
         for name in ("input", "output", "cache_read", "cache_write")
     )
 
 
 def totals(query: Query, group_by: str | None) -> Clause:
-    """The statement for sums: over heads, or over the records of their calls."""
+    """The statement for sums: over heads, or over the records of their calls.
+
+    All are REAL, since a sum of integers that overflows is an error.
+    """
     text, values = where([*filters(query), *status_filter(query), *tag_filters(query)])
     if group_by in ("day", "model", "tool"):
         group = {
@@ -195,9 +198,9 @@ def totals(query: Query, group_by: str | None) -> Clause:
         }[group_by]
         sums = _SUMS.format(
             messages="NULL",
-            invocations="sum(r.kind = 'work')",
-            failed="sum(r.kind = 'work' AND r.status <> 'ok')",
-            duration="sum(iif(r.kind = 'work', CAST(round(ifnull(r.duration_ms, 0) * 1000) AS INT), 0))",
+            invocations="total(r.kind = 'work')",
+            failed="total(r.kind = 'work' AND r.status <> 'ok')",
+            duration="total(iif(r.kind = 'work', CAST(round(ifnull(r.duration_ms, 0) * 1000) AS INT), 0))",
             usage=_usage("r"),
             cost="r.cost",
             unpriced="r.unpriced",
@@ -208,10 +211,10 @@ def totals(query: Query, group_by: str | None) -> Clause:
     else:
         group = {None: "NULL", "tag": "t.tag", "user": "s.user_id", "status": "s.status"}[group_by]
         sums = _SUMS.format(
-            messages="ifnull(sum(s.message_count), 0)",
-            invocations="ifnull(sum(s.total_invocations), 0)",
-            failed="ifnull(sum(s.failed_invocations), 0)",
-            duration="ifnull(sum(CAST(round(s.total_duration_ms * 1000) AS INT)), 0)",
+            messages="total(s.message_count)",
+            invocations="total(s.total_invocations)",
+            failed="total(s.failed_invocations)",
+            duration="total(CAST(round(s.total_duration_ms * 1000) AS INT))",
             usage=_usage("s"),
             cost="s.estimated_cost",
             unpriced="s.unpriced_invocations",

@@ -157,7 +157,7 @@ class SQLiteSessionStorage(SessionStorage):
                     "names": [name for (name,) in db.execute(SQL["key_names"], (sid,))] if want.names else [],
                     "messages": messages[: want.messages],
                     "more_messages": len(messages) > want.messages,
-                    "records": _work_records(db, sid, want.records) if want.records else [],
+                    "records": _records(db, sid, want) if want.records else [],
                 }
             )
 
@@ -407,12 +407,13 @@ def _messages(db: Db, sid: int, want: Want) -> list[ConversationMessage]:
     return [message_of(row) for row in db.execute(sql, (*values, want.messages + 1))]
 
 
-def _work_records(db: Db, sid: int, limit: int) -> list[Invocation]:
+def _records(db: Db, sid: int, want: Want) -> list[Invocation]:
+    kinds = "r.kind IN ('work', 'usage')" if want.usage else "r.kind = 'work'"
     sql = (
         "SELECT s.session_id, r.revision, r.numbers, r.body FROM records r JOIN sessions s USING (sid) "
-        "WHERE r.sid = ? AND r.kind = 'work' ORDER BY r.id DESC LIMIT ?"
+        f"WHERE r.sid = ? AND {kinds} ORDER BY r.id DESC LIMIT ?"
     )
-    return [record_of(row) for row in db.execute(sql, (sid, limit))]
+    return [record_of(row) for row in db.execute(sql, (sid, want.records))]
 
 
 def _match(db: Db, sought: set[str], query: Query) -> str | None:
@@ -430,11 +431,12 @@ def _match(db: Db, sought: set[str], query: Query) -> str | None:
 
 
 def _totals(row: tuple[Any, ...]) -> Totals:
-    group, sessions, messages, invocations, failed, duration_us, *usage, cost, unpriced = row
+    group, sessions, messages, *sums = row
+    invocations, failed, duration_us, *usage, cost, unpriced = map(int, sums)
     return Totals(
         group=group,
         sessions=sessions,
-        messages=messages,
+        messages=None if messages is None else int(messages),
         invocations=invocations,
         failed=failed,
         duration_ms=duration_us / 1000,

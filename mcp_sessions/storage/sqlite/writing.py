@@ -57,7 +57,9 @@ class Writing:
             )
         messages = db.execute(SQL["messages_upto"], (parent.sid, last)).fetchall()
         as_of: int = parent["revision"]
-        if at_seq is not None:
+        # Where the last message was retracted nobody knows when it was said: then it is now.
+        now = 0 < last == parent["last_seq"] and not (messages and messages[-1][0] == last)
+        if at_seq is not None and not now:
             row = db.execute(SQL["revision_at"], (parent.sid, last)).fetchone()
             as_of = row[0] if row is not None else 0
         head = {"parent_id": session_id, "last_seq": last, "message_count": len(messages), "revision": 0}
@@ -156,7 +158,13 @@ class Writing:
     ) -> Committed:
         sid = head.sid
         session_id: str = head["session_id"]
-        check(session_id, head, change, lambda key: self._version(db, sid, key))
+        check(
+            session_id,
+            head,
+            change,
+            lambda key: self._version(db, sid, key),
+            lambda: all(new.given and self._said(db, head, new.message) is not None for new in change.messages),
+        )
         effect = Effect()
         revision = head["revision"] + 1
         for first, last in change.retract:
