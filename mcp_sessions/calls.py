@@ -412,34 +412,40 @@ class Call:
         )
         places = self._kept_refs() if refs else {}
         where: Literal["session", "user"] = "user" if self._by_user else "session"
+        fields: dict[str, Any] = {
+            "invocation_id": self.invocation_id,
+            "session_id": self.session_id,
+            "tool_name": self.tool_name,
+            "kind": self._kind,
+            "caller": self.caller,
+            "status": status,
+            "attempt": self._attempt,
+            "native_id": self._native_id,
+            "started_at": self._started_at,
+            "duration_ms": round((time.perf_counter() - self._clock_start) * 1000, 3) if over else None,
+            "arguments": self._kept_arguments(places, limit),
+            "result": result,
+            "error": error,
+            "refs": places or None,
+            "digest": self._digest,
+            "scope": where if self._given or self._slow else None,
+            "fills": fills,
+            "cut": cut,
+            "owner": self._owner,
+        }
+        # What a tool or a caller may have said as it liked: only then is there something left to check.
+        said: dict[str, Any] = {
+            "user_id": self.as_user,
+            "parent_id": self._parent_id,
+            "model": self.model,
+            "token_usage": self.token_usage,
+            "cost": cost,
+            "cost_source": source,
+        }
+        if manager.own_times_and_ids and all(value is None for value in said.values()):
+            return Invocation.of_checked(**fields)
         try:
-            return Invocation(
-                invocation_id=self.invocation_id,
-                session_id=self.session_id,
-                user_id=self.as_user,
-                tool_name=self.tool_name,
-                kind=self._kind,
-                caller=self.caller,
-                status=status,
-                attempt=self._attempt,
-                parent_id=self._parent_id,
-                native_id=self._native_id,
-                started_at=self._started_at,
-                duration_ms=round((time.perf_counter() - self._clock_start) * 1000, 3) if over else None,
-                arguments=self._kept_arguments(places, limit),
-                result=result,
-                error=error,
-                refs=places or None,
-                model=self.model,
-                token_usage=self.token_usage,
-                cost=cost,
-                cost_source=source,
-                digest=self._digest,
-                scope=where if self._given or self._slow else None,
-                fills=fills,
-                cut=cut,
-                owner=self._owner,
-            )
+            return Invocation(**fields, **said)
         except ValidationError as fault:
             raise invalid(fault, f"The record of {self.tool_name}: ") from None
 

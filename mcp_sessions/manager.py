@@ -96,6 +96,8 @@ class SessionManager:
         self.abandon_after = abandon_after
         self.clock = clock
         self.make_id = make_id
+        self.own_times_and_ids = clock is utc_now and make_id is new_id
+        """Times and ids are ours, and so need no check."""
         self.wait_s = wait_s
         self.reads = ReadLog(storage, clock, make_id)
         # A manager that nobody closed: what waits is written all the same, and the thread that does it ends.

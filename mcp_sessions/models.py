@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import cache
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -70,6 +71,16 @@ class Frozen(BaseModel):
         ):
             object.__setattr__(self, name, value)
         return self
+
+    @classmethod
+    def of_checked(cls, **values: Any) -> Self:
+        """One of values that were checked where they came in; what is not named has its default."""
+        return cls.known(_defaults(cls) | values)
+
+
+@cache
+def _defaults(cls: type[Frozen]) -> dict[str, Any]:
+    return {name: field.default for name, field in cls.model_fields.items() if not field.is_required()}
 
 
 def invalid(error: ValidationError, prefix: str = "") -> InvalidArgumentError:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mcp_sessions import SQLiteSessionStorage
+from mcp_sessions.drafts import Draft
 from mcp_sessions.manager import SessionManager
 from mcp_sessions.models import Limits
 from mcp_sessions.records import PREVIEW_CHARS, Redactor, digest, plain, preview, record_limit
+from mcp_sessions.session import new_id, utc_now
 from mcp_sessions.tools import invoke
 
 
@@ -121,3 +125,17 @@ def test_names_that_may_be_of_any_length_do_not_fill_memory() -> None:
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert kept < 1_000_000
+
+
+def test_a_record_of_checked_parts_has_every_field_that_a_checked_record_has(tmp_path: Path) -> None:
+    """What is not validated again must be what validation would have made of it."""
+    with SessionManager(SQLiteSessionStorage(tmp_path / "s.db")) as own:
+        own.create_session("s")
+        invoke(own, "session_add_message", {"session_id": "s", "role": "user", "content": "hi"})
+        for value in (own.invocations("s").items[0], own.messages("s").items[0]):
+            assert type(value).model_validate(value.model_dump()) == value
+    draft = Draft(Limits(), utc_now, new_id)
+    message = draft.add_message("user", "hi", tool_name="t")
+    change = draft.change(utc_now())
+    assert type(message).model_validate(message.model_dump()) == message
+    assert type(change).model_validate(change.model_dump()) == change
