@@ -9,7 +9,7 @@ from .._json import canonical
 from ..calls import HEAD, REVISION, Call, Number
 from ..errors import InvalidArgumentError, InvalidCursorError
 from ..manager import checked_limit, ending, usage_of
-from ..models import Hit, Json, Page, Query, SessionMetadata, SessionStatus, Text, View, Want
+from ..models import MOST_USD, Hit, Json, Page, Query, SessionMetadata, SessionStatus, Text, View, Want
 from ..querying import parse_query, parse_time
 from ..storage.cursors import pack, unpack
 from ..storage.words import words
@@ -284,8 +284,8 @@ def session_query(
     or when you no longer know the session_id.
     """
     manager = call.manager
-    if min_cost is not None and not 0 <= min_cost < 1e9:
-        raise InvalidArgumentError("min_cost is not an amount in USD.", argument="min_cost")
+    if min_cost is not None and not 0 <= min_cost <= MOST_USD:
+        raise InvalidArgumentError(f"min_cost {min_cost:g} is not between 0 and {MOST_USD:,} USD.", argument="min_cost")
     # An age means the same on every page, so the time of the first one travels in the cursor.
     asked = {name: value for name, value in call.arguments.items() if name not in ("cursor", "limit")}
     question = f"session_query {canonical(asked)}"

@@ -62,7 +62,7 @@ def test_an_unknown_session_in_an_empty_store_points_to_create(desk: Desk) -> No
         ("session_query", {"tags": ["x", 5]}, "Argument 'tags'[1] should be a valid string, not 5."),
         ("session_query", {"updated_after": "yesterday"}, "'yesterday' is no time. Write an age such as 24h or 7d"),
         ("session_query", {"limit": 0}, "limit 0 is not between 1 and 1,000."),
-        ("session_query", {"min_cost": float("nan")}, "min_cost is not an amount in USD."),
+        ("session_query", {"min_cost": float("nan")}, "min_cost nan is not between 0 and 1,000,000 USD."),
         ("session_query", {"query": "stat:failed"}, "Unknown term 'stat:failed' in the query. Did you mean 'status:"),
         ("session_query", {"text": "a\0b"}, "Argument 'text' has a NUL character, which no store keeps in text."),
         ("session_messages", {"session_id": "a", "roles": ["bot"]}, "Argument 'roles'[0] should be"),
