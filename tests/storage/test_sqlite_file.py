@@ -17,6 +17,7 @@ import pytest
 from mcp_sessions.models import Alter, Change, Query, Want
 from mcp_sessions.storage import open_storage
 from mcp_sessions.storage.sqlite import SQLiteSessionStorage
+from mcp_sessions.storage.sqlite.writer import _Job
 from tests.processes import Child, full_counts, until
 from tests.storage import programs
 from tests.storage.looking import bytes_of, deletion, faults, holds_what_was_told, made, rows
@@ -255,3 +256,17 @@ def test_an_opening_that_fails_leaves_no_descriptor_and_no_thread(tmp_path: Path
 def in_use() -> tuple[int, int]:
     """Descriptors and threads of this process."""
     return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+
+
+def test_a_checkpoint_does_not_get_the_error_of_the_work_beside_it(tmp_path: Path) -> None:
+    """A deletion failed as "not found" when the record of a late read of that session was refused in the same turn."""
+    with SQLiteSessionStorage(tmp_path / "s.db") as storage:
+        writer = storage._opened.writer
+
+        def fails(_: object) -> None:
+            raise LookupError("not found")
+
+        work, checkpoint = _Job(fails), _Job(None)
+        writer._do([work, checkpoint])
+        assert isinstance(work.error, LookupError)
+        assert checkpoint.error is None

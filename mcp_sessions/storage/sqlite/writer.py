@@ -338,14 +338,19 @@ class Writer:
 
     def _do(self, jobs: list[_Job]) -> None:
         work = [job for job in jobs if job.work is not None]
-        try:
-            with self._using:
-                if work:
+        if work:
+            try:
+                with self._using:
                     self._transact(work)
-                if len(work) < len(jobs):
+            except BaseException as error:  # noqa: BLE001 - the door between this thread and its callers: each gets it
+                self._fail(work, error)
+        checkpoints = [job for job in jobs if job.work is None]
+        if checkpoints:  # which fail by themselves alone: what went wrong in the work beside them is not theirs
+            try:
+                with self._using:
                     self._lingering = not self._checkpoint("TRUNCATE", 0)
-        except BaseException as error:  # noqa: BLE001 - the door between this thread and its callers: each gets it
-            self._fail(jobs, error)
+            except BaseException as error:  # noqa: BLE001 - as above
+                self._fail(checkpoints, error)
 
     def _transact(self, jobs: list[_Job]) -> None:
         connection = self._connected()
