@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import resource
 import signal
@@ -167,10 +168,11 @@ def read_on_a_full_disk(path: str) -> None:
 def end_on_a_full_disk(path: str) -> None:
     """Record a read when nothing can be written, and end."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    atexit.register(resource.setrlimit, resource.RLIMIT_FSIZE, (soft, hard))  # after the manager: for coverage's file
     manager = opened(path)
     manager.set_value("a", "k", 1)
-    full = Path(path + "-wal").stat().st_size
-    resource.setrlimit(resource.RLIMIT_FSIZE, (full, full))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (Path(path + "-wal").stat().st_size, hard))
     with manager.call("look", "a", reads=True):
         pass
 

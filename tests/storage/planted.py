@@ -558,7 +558,8 @@ def caught(bug: Bug, *, by: str | None = None) -> str | None:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")}  # nobody measures a copy
+    return {**inherited, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def main(names: Iterable[str]) -> int:
