@@ -7,7 +7,6 @@ call by call, never over a sum: a long context has its own price, and prices cha
 from __future__ import annotations
 
 from datetime import datetime
-from importlib.metadata import version
 
 from .models import TokenUsage
 
@@ -45,8 +44,3 @@ def estimate(model: str, usage: TokenUsage, at: datetime) -> int | None:
     if (usage["input"] and rates.input_mtok is None) or (usage["output"] and rates.output_mtok is None):
         return None
     return round(price.total_price * NANO)
-
-
-def price_version() -> str:
-    """The version of the price list that `estimate` uses."""
-    return version("genai-prices")

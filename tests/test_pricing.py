@@ -5,13 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from mcp_sessions.models import TokenUsage, tokens
-from mcp_sessions.pricing import LONGEST_MODEL_NAME, estimate, price_version
+from mcp_sessions.pricing import LONGEST_MODEL_NAME, estimate
 
 AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
 MILLI = 10**6
@@ -106,7 +105,3 @@ assert estimate("gpt-4o", tokens(input=1_000), datetime.now(UTC)) > 0
         timeout=60,
     )
     assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_the_version_of_the_list_is_known() -> None:
-    assert price_version() == version("genai-prices")
