@@ -187,19 +187,20 @@ class SessionManager:
             parent_id=None if parent_id is None else checked_id(parent_id, "parent_id"),
         )
 
-    def get_session(self, session_id: str) -> Session | None:
+    def get_session(self, session_id: str, *, as_user: str | None = None) -> Session | None:
         """A working copy of the whole session, as of one moment; None where there is none."""
-        session = self.storage.load_session(checked_name(session_id))
+        session = self.storage.load_session(checked_name(session_id), as_user=as_user)
         if session is not None:
             session.clock = self.clock
         return session
 
-    def save_session(self, session: Session) -> None:
+    def save_session(self, session: Session, *, as_user: str | None = None) -> None:
         """Commit what was done to a working copy since it was read; one that the store does not know is created.
 
-        Raises LimitError, InvalidArgumentError, SessionEndedError, StorageError.
+        Raises SessionNotFoundError for a session of another user, there or to be created; LimitError,
+        InvalidArgumentError, SessionEndedError, StorageError.
         """
-        pending, known = session.pending(), self.storage.session_exists(session.session_id)
+        pending, known = session.pending(), self.storage.session_exists(session.session_id, as_user=as_user)
         messages = [new.message for new in pending.messages] if known else session.conversation
         draft = self.draft()
         for message in messages:
@@ -208,7 +209,7 @@ class SessionManager:
             draft.set_value(key, value)
         head = session.metadata
         draft.alter(purpose=head.purpose, summary=head.summary, tags=head.tags, metadata=head.custom_metadata)
-        self.storage.save_session(session)
+        self.storage.save_session(session, as_user=as_user)
 
     def update_session_metadata(
         self,
@@ -291,10 +292,12 @@ class SessionManager:
         status: SessionStatus | str | None = None,
         tags: Sequence[str] | None = None,
         limit: int = 100,
+        *,
+        as_user: str | None = None,
     ) -> list[Session]:
         """The sessions last updated, newest first; with any of the tags."""
         try:
-            sessions = self.storage.list_sessions(user_id, status, tags, limit)
+            sessions = self.storage.list_sessions(user_id, status, tags, limit, as_user=as_user)
         except ValidationError as error:
             raise invalid(error) from None
         for session in sessions:
@@ -638,10 +641,10 @@ class SessionManager:
             raise InvalidArgumentError(f"group_by {group_by!r} is not one of {known}.", argument="group_by")
         return self.storage.totals(self.as_query(query, **fields), group_by)
 
-    def get_session_statistics(self, session_id: str) -> dict[str, Any] | None:
+    def get_session_statistics(self, session_id: str, *, as_user: str | None = None) -> dict[str, Any] | None:
         """What a session amounts to so far; None where there is none."""
         try:
-            head = self.metadata(session_id)
+            head = self.metadata(session_id, as_user=as_user)
         except SessionNotFoundError:
             return None
         return {

@@ -149,6 +149,37 @@ def test_another_users_session_answers_as_an_unknown_one(
     act(manager, "ann")
 
 
+def test_another_users_session_is_neither_read_nor_listed_whole(manager: SessionManager) -> None:
+    manager.create_session("a", user_id="ann")
+    assert manager.get_session("a", as_user="bob") is None
+    assert manager.get_session_statistics("a", as_user="bob") is None
+    assert manager.list_sessions(as_user="bob") == []
+    assert manager.list_sessions(user_id="ann", as_user="bob") == []
+    assert manager.get_session("a", as_user="ann") is not None
+    assert manager.get_session_statistics("a", as_user="ann") is not None
+    (listed,) = manager.list_sessions(as_user="ann")
+    assert listed.conversation == []
+
+
+def test_a_copy_is_saved_for_its_own_user_alone(manager: SessionManager) -> None:
+    manager.create_session("a", user_id="ann")
+    copy = manager.get_session("a")
+    assert copy is not None
+    copy.set("k", 1)
+    before = manager.metadata("a")
+    with pytest.raises(SessionNotFoundError) as refused:
+        manager.save_session(copy, as_user="bob")
+    assert manager.metadata("a") == before
+    manager.delete_session("a")
+    with pytest.raises(SessionNotFoundError) as unknown:
+        manager.save_session(copy, as_user="bob")
+    assert str(refused.value) == str(unknown.value)
+    assert str(unknown.value) == "Session a not found: and it is not created, because its user_id is not 'bob'."
+    assert manager.get_session("a") is None
+    manager.save_session(copy, as_user="ann")
+    assert manager.get_value("a", "k", as_user="ann") == 1
+
+
 def test_another_user_cannot_delete_a_session(manager: SessionManager) -> None:
     manager.create_session("a", user_id="ann")
     assert manager.delete_session("a", as_user="bob") is False

@@ -38,18 +38,22 @@ def counted(view: View) -> View:
 
 
 class WholeSessions:
-    """Sessions as working copies, for programs that read and save them whole."""
+    """Sessions as working copies, for programs that read and save them whole; another user's is not there."""
 
-    def save_session(self, session: Session) -> None:
+    def save_session(self, session: Session, *, as_user: str | None = None) -> None:
         """Commit what was done to this copy since it was read; one that the store does not know is created.
 
-        Two copies of one session keep both their appends. Raises SessionEndedError, StorageError.
+        Two copies of one session keep both their appends. Raises SessionNotFoundError for a session of another
+        user, there or to be created; SessionEndedError, StorageError.
         """
         store = cast("SessionStorage", self)
-        change = session.pending()
+        change = session.pending().model_copy(update={"as_user": as_user})
         try:
             committed = self._saved(session.session_id, change)
         except SessionNotFoundError:
+            if as_user not in (None, session.metadata.user_id):
+                hint = f"and it is not created, because its user_id is not '{as_user}'."
+                raise SessionNotFoundError(session.session_id, hint=hint) from None
             view = counted(session.whole())
             try:
                 metadata = store.restore(view).metadata
@@ -73,31 +77,34 @@ class WholeSessions:
                 records = tuple(record for record in change.records if record.invocation_id != there)
                 change = change.model_copy(update={"records": records})
 
-    def load_session(self, session_id: str) -> Session | None:
+    def load_session(self, session_id: str, *, as_user: str | None = None) -> Session | None:
         """A working copy of everything in a session, as of one moment; None where there is none."""
         store = cast("SessionStorage", self)
-        want = Want(prefix="", messages=EVERYTHING, order="oldest", records=EVERYTHING)
+        want = Want(prefix="", messages=EVERYTHING, order="oldest", records=EVERYTHING, as_user=as_user)
         try:
             view = store.read(session_id, want)
         except SessionNotFoundError:
             return None
         return Session(view.metadata, *parts_of(view), stored=True)
 
-    def session_exists(self, session_id: str) -> bool:
+    def session_exists(self, session_id: str, *, as_user: str | None = None) -> bool:
         """Whether there is such a session."""
         try:
-            cast("SessionStorage", self).read(session_id, Want())
+            cast("SessionStorage", self).read(session_id, Want(as_user=as_user))
         except SessionNotFoundError:
             return False
         return True
 
-    def link_invocation(self, session_id: str, invocation_id: str, invocation_dir: str | Path) -> None:
+    def link_invocation(
+        self, session_id: str, invocation_id: str, invocation_dir: str | Path, *, as_user: str | None = None
+    ) -> None:
         """Keep, under an internal key, where a call left its files.
 
         Raises SessionNotFoundError, SessionEndedError.
         """
         link = {INVOCATION_DIR + invocation_id: str(invocation_dir)}
-        cast("SessionStorage", self).commit(session_id, Change(at=utc_now(), set=link, active=True))
+        change = Change(at=utc_now(), set=link, active=True, as_user=as_user)
+        cast("SessionStorage", self).commit(session_id, change)
 
     def list_sessions(
         self,
@@ -105,10 +112,13 @@ class WholeSessions:
         status: SessionStatus | str | None = None,
         tags: Sequence[str] | None = None,
         limit: int = 100,
+        *,
+        as_user: str | None = None,
     ) -> list[Session]:
         """The sessions last updated, newest first; with any of the tags. Each reads its parts when they are used."""
         store = cast("SessionStorage", self)
         query = Query(
+            as_user=as_user,
             user_id=user_id,
             status=() if status is None else (known_status(status),),
             tags=tuple(tags or ()),
@@ -122,21 +132,21 @@ class WholeSessions:
             cursor = page.next_cursor
             if cursor is None:
                 break
-        return [self._listed(metadata) for metadata in found[: max(limit, 0)]]
+        return [self._listed(metadata, as_user) for metadata in found[: max(limit, 0)]]
 
-    def _listed(self, metadata: SessionMetadata) -> Session:
+    def _listed(self, metadata: SessionMetadata, as_user: str | None) -> Session:
         def load() -> Parts:
-            session = self.load_session(metadata.session_id)
+            session = self.load_session(metadata.session_id, as_user=as_user)
             if session is None or session.metadata.created_at != metadata.created_at:
                 raise SessionNotFoundError(metadata.session_id, hint="it was deleted after it was listed.")
             return session.conversation, session.data, session.invocation_ids
 
         return Session(metadata, load=load, stored=True)
 
-    def delete_session(self, session_id: str) -> bool:
+    def delete_session(self, session_id: str, *, as_user: str | None = None) -> bool:
         """Remove a session with all that belongs to it; whether there was one."""
         try:
-            cast("SessionStorage", self).delete(session_id, Change(at=utc_now()))
+            cast("SessionStorage", self).delete(session_id, Change(at=utc_now(), as_user=as_user))
         except SessionNotFoundError:
             return False
         return True

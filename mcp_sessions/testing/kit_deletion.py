@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from ..errors import InvocationConflictError, SessionNotFoundError
+from ..errors import InvocationConflictError, SessionExistsError, SessionNotFoundError
 from ..models import InvocationQuery, Query, Value, Want
+from ..session import Session
 from ..storage.base import SessionStorage
-from .making import called, calls, contents, does, everything, head, hits, ids, read_all, said, say, values
+from .making import at, called, calls, contents, does, everything, head, hits, ids, read_all, said, say, values
 from .store import Store
 
 ACTS: dict[str, Callable[[SessionStorage, str], object]] = {
@@ -20,6 +21,9 @@ ACTS: dict[str, Callable[[SessionStorage, str], object]] = {
     "also": lambda storage, name: storage.commit("a", does(also=((name, does(as_user="ana")),))),
     "fork": lambda storage, name: storage.fork(name, None, head("child"), does(as_user="ana")),
     "delete": lambda storage, name: storage.delete(name, does(as_user="ana")),
+    "link": lambda storage, name: storage.link_invocation(name, "x", "/somewhere/x", as_user="ana"),
+    "save": lambda storage, name: storage.save_session(_worked_on(storage, name), as_user="ana"),
+    "save anew": lambda storage, name: storage.save_session(_made_anew(name), as_user="ana"),
 }
 
 
@@ -148,18 +152,66 @@ class Deletion(Store):
         assert str(refused.value) == str(unknown.value).replace("unknown", session_id)
         assert everything(storage, "word") == before
 
+    @pytest.mark.parametrize("session_id", ["b", "n"])
+    def test_to_who_asks_whether_it_is_there_it_is_not(self, storage: SessionStorage, session_id: str) -> None:
+        _two(storage)
+        before = everything(storage, "word")
+        assert storage.load_session(session_id, as_user="ana") is None
+        assert not storage.session_exists(session_id, as_user="ana")
+        assert not storage.delete_session(session_id, as_user="ana")
+        assert everything(storage, "word") == before
+
+    def test_a_new_session_of_ones_own_is_saved_unless_its_id_is_taken(self, storage: SessionStorage) -> None:
+        _two(storage)
+        before = everything(storage, "word")
+        with pytest.raises(SessionExistsError):
+            storage.save_session(_made_anew("b", user_id="ana"), as_user="ana")
+        assert everything(storage, "word") == before
+        storage.save_session(_made_anew("new", user_id="ana"), as_user="ana")
+        assert contents(storage, "new") == ["word"]
+
+    def test_a_deleted_session_that_is_now_someone_elses_is_not_saved_into(self, storage: SessionStorage) -> None:
+        _two(storage)
+        copy = storage.load_session("a", as_user="ana")
+        assert copy is not None
+        copy.add_message("user", "word")
+        storage.delete("a", does())
+        storage.create(head("a", user_id="bob"))
+        before = everything(storage, "word")
+        with pytest.raises(SessionNotFoundError):
+            storage.save_session(copy, as_user="ana")
+        assert everything(storage, "word") == before
+
+    def test_a_listed_session_that_is_now_someone_elses_is_gone(self, storage: SessionStorage) -> None:
+        _two(storage)
+        (listed,) = storage.list_sessions(as_user="ana")
+        storage.delete("a", does())
+        storage.create(head("a", user_id="bob"))
+        with pytest.raises(SessionNotFoundError):
+            _ = listed.conversation
+
     def test_ones_own_session_answers_as_without_restriction(self, storage: SessionStorage) -> None:
         _two(storage)
         assert storage.read("a", Want(as_user="ana")).metadata.session_id == "a"
+        assert storage.session_exists("a", as_user="ana")
+        copy = storage.load_session("a", as_user="ana")
+        assert copy is not None
+        copy.set("saved", 1)
+        storage.save_session(copy, as_user="ana")
+        storage.link_invocation("a", "x", "/somewhere/x", as_user="ana")
+        assert values(storage, "a") == {"k": "ana", "saved": 1}
         storage.commit("a", does(set={"k": 1}, as_user="ana"))
         storage.fork("a", None, head("child", user_id="ana"), does(as_user="ana"))
-        storage.delete("a", does(as_user="ana"))
-        assert sorted(ids(storage)) == ["b", "child", "n"]
+        assert storage.delete_session("a", as_user="ana")
+        storage.delete("child", does(as_user="ana"))
+        assert sorted(ids(storage)) == ["b", "n"]
 
     def test_every_listing_shows_ones_own_alone(self, storage: SessionStorage) -> None:
         _two(storage)
         storage.commit(None, does(records=(called("mine", user_id="ana"), called("theirs", user_id="bob"))))
         assert ids(storage, Query(as_user="ana")) == ["a"]
+        assert [one.session_id for one in storage.list_sessions(as_user="ana")] == ["a"]
+        assert storage.list_sessions(user_id="bob", as_user="ana") == []
         assert hits(storage, "word", as_user="ana") == [("a", 1)]
         assert hits(storage, "word", as_user="ana", ids=("b",)) == []
         assert calls(storage, as_user="ana") == ["mine", "c"]
@@ -184,3 +236,15 @@ def _two(storage: SessionStorage) -> None:
         change = does(messages=(said("m", "word"),), set={"k": user}, records=(called("c", cost=1),))
         storage.create(head(name, user_id=user), change)
     storage.create(head("n"), say(said("m", "word")))
+
+
+def _worked_on(storage: SessionStorage, session_id: str) -> Session:
+    copy = storage.load_session(session_id) or Session(head(session_id, user_id="bob"))
+    copy.add_message("user", "word")
+    return copy
+
+
+def _made_anew(session_id: str, user_id: str = "bob") -> Session:
+    session = Session(head(session_id, user_id=user_id), clock=lambda: at(1))
+    session.add_message("user", "word")
+    return session

@@ -33,7 +33,7 @@ class TestSQLite(StorageKit):
 """
 FOUND = re.compile(r"^FAILED \S+::(test_\S+)", re.MULTILINE)
 WRITING, LISTING, STORAGE = "sqlite/writing.py", "sqlite/listing.py", "sqlite/storage.py"
-STATEMENTS, SCHEMA, HEADS = "sqlite/statements.sql", "sqlite/schema.sql", "heads.py"
+STATEMENTS, SCHEMA, HEADS, WHOLE = "sqlite/statements.sql", "sqlite/schema.sql", "heads.py", "whole.py"
 
 
 @dataclass(frozen=True)
@@ -293,6 +293,27 @@ BUGS = (
         'if change.as_user is not None and parent["user_id"] != change.as_user:',
         "if change.as_user is not None and not parent:",
         "test_only_its_owner_forks_a_session",
+    ),
+    Bug(
+        "owner not checked on saving a copy",
+        WHOLE,
+        'session.pending().model_copy(update={"as_user": as_user})',
+        "session.pending()",
+        "test_the_session_of_someone_else_is_not_found",
+    ),
+    Bug(
+        "a session created for another user",
+        WHOLE,
+        "if as_user not in (None, session.metadata.user_id):",
+        "if as_user in ():",
+        "test_the_session_of_someone_else_is_not_found",
+    ),
+    Bug(
+        "owner not checked on looking into a listed session",
+        WHOLE,
+        "self.load_session(metadata.session_id, as_user=as_user)",
+        "self.load_session(metadata.session_id)",
+        "test_a_listed_session_that_is_now_someone_elses_is_gone",
     ),
     Bug(
         "owner not checked in listings, search and totals",
