@@ -187,7 +187,7 @@ class Call:
         while not self.replayed:
             self._owner = owner
             try:
-                self._store(self._record(InvocationStatus.RUNNING))
+                begun = self._store(self._record(InvocationStatus.RUNNING))
             except InvocationRecordedError as other:
                 self._owner = None  # another one of this id runs, or ran
                 self._take_over(other.record)
@@ -195,6 +195,8 @@ class Call:
                 self._owner = None  # it never ran
                 raise
             else:
+                if begun.session_id is not None:  # it ends in this session, not in a later one of that id
+                    self.conditions["expected_created_at"] = begun.metadata.created_at
                 return
 
     def finish(self) -> None:
@@ -320,11 +322,12 @@ class Call:
             self.manager.refuse_recorded(self.session_id, self.draft.records, self.as_user)
             return storage.commit(self.session_id, change)
         act, what = self._target
+        new: dict[str, Any] = {"active": False, "expected_created_at": None}  # conditions on the one named
         if act == "create":
-            return storage.create(what, change.model_copy(update={"as_user": None, "active": False}))
+            return storage.create(what, change.model_copy(update={**new, "as_user": None}))
         assert self.session_id is not None
         if act == "fork":
-            return storage.fork(self.session_id, what[0], what[1], change.model_copy(update={"active": False}))
+            return storage.fork(self.session_id, what[0], what[1], change.model_copy(update=new))
         self.deleted = storage.delete(self.session_id, change)
         return Committed(None, None, Effect())
 
@@ -478,19 +481,18 @@ class Call:
             arguments[plain(str(name), limit)] = _json_or_fault(value)
         return self.manager.redactor.bounded(arguments, limit)
 
-    def _store(self, record: Invocation) -> None:
-        """Commit a record alone: in the session named, if it exists and is the caller's."""
-        change = Change(at=self.manager.clock(), records=(record,), as_user=self.as_user)
+    def _store(self, record: Invocation) -> Committed:
+        """Commit a record alone: in the session named, if it exists, is the caller's, and the one it began in."""
+        made_at = self.conditions.get("expected_created_at")
+        change = Change(at=self.manager.clock(), records=(record,), as_user=self.as_user, expected_created_at=made_at)
         storage = self.manager.storage
         if self.session_id is not None:
             try:
-                storage.commit(self.session_id, change)
+                return storage.commit(self.session_id, change)
             except SessionNotFoundError:
                 if record.owner is not None and record.status is InvocationStatus.RUNNING:
                     raise
-            else:
-                return
-        storage.commit(None, change.model_copy(update={"as_user": None}))
+        return storage.commit(None, change.model_copy(update={"as_user": None}))
 
 
 def _json_or_fault(value: Any) -> Any:

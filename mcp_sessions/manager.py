@@ -21,6 +21,7 @@ from .drafts import Draft, checked_id, checked_json, checked_metadata, checked_t
 from .errors import (
     ConflictError,
     InvalidArgumentError,
+    InvalidCursorError,
     InvocationConflictError,
     InvocationRecordedError,
     SessionEndedError,
@@ -64,6 +65,7 @@ from .session import Clock, Session, new_id, utc_now
 from .storage import SessionStorage
 from .storage.cursors import pack, unpack
 from .storage.heads import NANO, admit
+from .storage.times import micros
 from .storage.whole import INVOCATION_DIR
 from .storage.words import words
 
@@ -552,7 +554,7 @@ class SessionManager:
         """A page of messages by seq. Raises SessionNotFoundError, InvalidCursorError."""
         checked_limit(limit)
         question = f"messages {session_id} {order} {','.join(sorted(roles or ()))}"
-        place = unpack(question, cursor, (int,))
+        place = unpack(question, cursor, (int, int))
         seq = place[0] if place is not None else None
         view = self._read(
             session_id,
@@ -563,7 +565,10 @@ class SessionManager:
             roles=tuple(dict.fromkeys(roles or ())),
             as_user=as_user,
         )
-        more = pack(question, [view.messages[-1].seq]) if view.more_messages else None
+        made_at = micros(view.metadata.created_at)
+        if place is not None and place[1] != made_at:
+            raise InvalidCursorError("belongs to a session that was deleted; another one was made under its id")
+        more = pack(question, [view.messages[-1].seq, made_at]) if view.more_messages else None
         return Page[ConversationMessage].model_construct(items=view.messages, next_cursor=more)
 
     def invocations(

@@ -251,6 +251,20 @@ def test_a_call_on_a_session_that_is_not_there_or_not_ours_is_recorded_without_o
     assert [(record.session_id, record.status, record.user_id) for record in records] == [(None, "error", user)] * 2
 
 
+def test_a_short_call_does_not_reach_a_session_that_was_made_anew_by_another(
+    manager: SessionManager, clock: SetClock
+) -> None:
+    manager.create_session("b", user_id="ann")
+    with pytest.raises(SessionNotFoundError), manager.call("tool", "b", {"x": 1}, as_user="ann") as call:
+        manager.delete_session("b")
+        clock.go_on(seconds=1)
+        manager.create_session("b", user_id="bob")
+        call.draft.set_value("k", 1)
+    assert manager.get_value("b", "k") is None
+    assert manager.invocations("b").items == []
+    assert (_only(manager, None).session_id, _only(manager, None).user_id) == (None, "ann")
+
+
 def test_changes_without_a_session_are_refused(manager: SessionManager) -> None:
     with pytest.raises(InvalidArgumentError, match="tool changes a session, but names none"):
         with manager.call("tool") as call:

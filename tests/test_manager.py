@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Literal
 
 import pytest
 
@@ -275,6 +276,28 @@ def test_a_cursor_belongs_to_its_question(manager: SessionManager) -> None:
         manager.messages("a", limit=1, cursor=cursor, order="oldest")
     with pytest.raises(InvalidCursorError, match="Pass next_cursor back unchanged"):
         manager.messages("a", cursor="nonsense")
+
+
+@pytest.mark.parametrize("order", ["newest", "oldest"])
+def test_a_cursor_does_not_lead_into_another_session_of_that_id(
+    manager: SessionManager, clock: SetClock, order: Literal["newest", "oldest"]
+) -> None:
+    manager.create_session("a")
+    for text in ("old 1", "old 2", "old 3"):
+        manager.add_conversation_message("a", "user", text)
+    cursor = manager.messages("a", limit=1, order=order).next_cursor
+    manager.add_conversation_message("a", "user", "old 4")
+    manager.complete_session("a")
+    assert manager.messages("a", order=order, cursor=cursor).items
+    manager.delete_session("a")
+    with pytest.raises(SessionNotFoundError):
+        manager.messages("a", order=order, cursor=cursor)
+    clock.go_on(seconds=1)
+    manager.create_session("a")
+    for text in ("new 1", "new 2", "new 3"):
+        manager.add_conversation_message("a", "user", text)
+    with pytest.raises(InvalidCursorError, match="another one was made under its id"):
+        manager.messages("a", order=order, cursor=cursor)
 
 
 @pytest.mark.parametrize(("said", "role"), [("human", "user"), ("ai", "assistant"), ("developer", "system")])

@@ -561,6 +561,64 @@ def test_a_slow_calls_end_is_refused_when_its_session_is_gone(manager: SessionMa
     assert (record.session_id, record.status) == (None, "error")
 
 
+@pytest.mark.parametrize("user", [None, "ann"])
+@pytest.mark.parametrize("ends", ["well", "badly"])
+def test_a_slow_call_leaves_nothing_in_another_session_of_that_id(
+    manager: SessionManager, clock: SetClock, ends: str, user: str | None
+) -> None:
+    """Its end was refused, but that was put on record in the new session, arguments and all."""
+    manager.create_session("b", user_id="ann")
+    with pytest.raises((SessionNotFoundError, RuntimeError)):
+        with manager.call("agent", "b", {"x": "of the first"}, invocation_id="i1", slow=True, as_user=user) as call:
+            manager.delete_session("b")
+            clock.go_on(seconds=1)
+            manager.create_session("b", user_id="ann")
+            before = manager.get_session("b")
+            call.draft.set_value("k", 1)
+            if ends == "badly":
+                raise RuntimeError("no luck")
+    after = manager.get_session("b")
+    assert before is not None
+    assert after is not None
+    assert after.to_dict() == before.to_dict()
+    assert manager.invocations("b").items == []
+    (record,) = manager.invocations().items
+    assert (record.session_id, record.status, record.native_id) == (None, "error", "i1")
+
+
+def test_a_slow_call_does_not_end_for_its_namesake_in_another_session_of_that_id(
+    manager: SessionManager, clock: SetClock
+) -> None:
+    """One process ran both, so the end of the first was taken for that of the second."""
+    with pytest.raises(SessionNotFoundError):
+        with manager.call("agent", "a", {}, invocation_id="i1", slow=True) as first:
+            manager.delete_session("a")
+            clock.go_on(seconds=1)
+            manager.create_session("a")
+            second = manager.call("agent", "a", {}, invocation_id="i1", slow=True)
+            second.start()
+            first.draft.set_value("k", "first")
+            first.result = "first"
+    assert manager.get_value("a", "k") is None
+    second.draft.set_value("k", "second")
+    second.result = "second"
+    second.finish()
+    assert manager.get_value("a", "k") == "second"
+    (record,) = manager.invocations("a").items
+    assert (record.invocation_id, record.status, record.result) == ("i1", "ok", "second")
+
+
+def test_a_slow_deletion_spares_another_session_of_that_id(manager: SessionManager, clock: SetClock) -> None:
+    with pytest.raises(SessionNotFoundError):
+        with manager.call("delete", "a", new_session=True, slow=True) as call:
+            manager.delete_session("a")
+            clock.go_on(seconds=1)
+            manager.create_session("a")
+            call.delete()
+    assert manager.get_session("a") is not None
+    assert manager.invocations("a").items == []
+
+
 def test_a_slow_call_on_an_unknown_session_never_runs(manager: SessionManager) -> None:
     with pytest.raises(SessionNotFoundError), manager.call("agent", "nope", slow=True):
         pytest.fail("it ran")
