@@ -9,12 +9,19 @@ from contextlib import suppress
 
 import click
 
+from .exits import Failed
+
 
 @click.command()
 @click.option("--session", metavar="ID", help="Pin one session: calls may leave its id out. It is made if need be.")
 @click.option("--toolsets", metavar="NAMES", help="The toolsets that are on, with commas: core,manage,records.")
 def serve(session: str | None, toolsets: str | None) -> None:
     """Serve sessions to an MCP client over stdio, until the client closes it."""
+    for name, stream in (("stdin", sys.stdin), ("stdout", sys.stdout)):
+        if stream is None:  # pyright: ignore[reportUnnecessaryComparison]
+            raise Failed(
+                f"{name} is closed, and MCP over stdio needs it. Let an MCP client start this, or give it a pipe."
+            )
     from ..server.descriptors import take_stdio
 
     source, sink = take_stdio()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
+import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 from mcp.types import Implementation
 
+from tests.processes import LONG_S
 from tests.server.conftest import text_of
 from tests.server.pipes import HANDSHAKE, SERVE, Pipe, environment, program
 from tests.tools.desk import Desk
@@ -100,6 +103,30 @@ def test_an_option_that_cannot_be_used_ends_it_at_once(store: Path) -> None:
         assert server.listen().end() == 2
         assert "session_id '../x' is not an id" in server.errors()
         assert server.said == []
+
+
+@pytest.mark.parametrize(("redirected", "name"), [("<&-", "stdin"), ("<&- >&-", "stdin"), (">&- </dev/null", "stdout")])
+def test_a_server_without_stdin_or_stdout_says_so_and_ends(store: Path, redirected: str, name: str) -> None:
+    """It said "Bad file descriptor", and without stdout it wrote to its own stdin and never ended."""
+    done = in_shell(store, redirected)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"Error: {name} is closed, and MCP over stdio needs it.")
+    assert not store.exists()
+
+
+def test_without_stderr_the_transport_does_not_take_its_place(store: Path) -> None:
+    """Every print goes where stderr is: then that was the transport's own stdin."""
+    taken = "from mcp_sessions.server.descriptors import take_stdio; source, sink = take_stdio()"
+    told = "sink.write(repr(min(source.fileno(), sink.fileno()) > 2).encode())"
+    assert in_shell(store, "2>&-", "-c", f"{taken}; {told}").stdout == "True"
+
+
+def in_shell(store: Path, redirected: str, *command: str) -> subprocess.CompletedProcess[str]:
+    """A server, or another command of Python, without descriptors that only a shell can take away."""
+    line = f"exec {shlex.join([sys.executable, *(command or SERVE)])} {redirected}"
+    return subprocess.run(
+        ["/bin/sh", "-c", line], env=environment(store), capture_output=True, text=True, check=False, timeout=LONG_S
+    )
 
 
 def test_a_retry_with_its_key_is_made_once(store: Path) -> None:
