@@ -51,4 +51,5 @@ def serve(session: str | None, toolsets: str | None) -> None:
             with suppress(SessionExistsError):  # which another process may make at this moment
                 manager.create_session(session)
         manager.interrupt_dead()
-        anyio.run(stdio.serve, build_server(manager, SESSION_TOOLS, settings.toolsets, session), source, sink)
+        server = build_server(manager, SESSION_TOOLS, settings.toolsets, session, trusted=True)
+        anyio.run(stdio.serve, server, source, sink)

@@ -33,11 +33,11 @@ from mcp.types import (
 from mcp.types import Tool as ListedTool
 
 from ..drafts import checked_id
-from ..errors import InvalidArgumentError
+from ..errors import InvalidArgumentError, StorageError
 from ..manager import SessionManager
 from ..tools import Tool, Toolbox
 from . import resources
-from .answers import ROOM, answer, refusal
+from .answers import ROOM, answer, broken, refusal
 from .texts import DESCRIPTION, TITLE, instructions
 
 log = logging.getLogger(__name__)
@@ -50,9 +50,17 @@ R = TypeVar("R")
 
 
 def build_server(
-    manager: SessionManager, toolbox: Toolbox, toolsets: Collection[str], pinned: str | None = None
+    manager: SessionManager,
+    toolbox: Toolbox,
+    toolsets: Collection[str],
+    pinned: str | None = None,
+    *,
+    trusted: bool = False,
 ) -> Server[dict[str, Any]]:
-    """An MCP server over a toolbox; with a `pinned` session, its id may be left out of calls."""
+    """An MCP server over a toolbox; with a `pinned` session, its id may be left out of calls.
+
+    `trusted` clients, as those over stdio, are told all that is known of a store that does not work.
+    """
     listed = [_listed(tool, pinned) for tool in toolbox if tool.toolset in toolsets]
     limiter = anyio.CapacityLimiter(THREADS)
 
@@ -78,6 +86,8 @@ def build_server(
         )
         try:
             result = await anyio.to_thread.run_sync(call, limiter=limiter)
+        except StorageError:
+            raise
         except Exception as error:
             return refusal(_fault_of_key(context, manager.limits.id_chars) or error)
         assert tool is not None
@@ -103,21 +113,23 @@ def build_server(
             "tools/list": CacheHint(ttl_ms=AN_HOUR_MS, scope="public"),
             "resources/templates/list": CacheHint(ttl_ms=AN_HOUR_MS, scope="public"),
         },
-        on_list_tools=_guarded(list_tools),
-        on_call_tool=_guarded(call_tool),
-        on_list_resources=_guarded(list_resources),
-        on_list_resource_templates=_guarded(list_templates),
-        on_read_resource=_guarded(read_resource),
+        on_list_tools=_guarded(list_tools, trusted),
+        on_call_tool=_guarded(call_tool, trusted),
+        on_list_resources=_guarded(list_resources, trusted),
+        on_list_resource_templates=_guarded(list_templates, trusted),
+        on_read_resource=_guarded(read_resource, trusted),
     )
 
 
-def _guarded(handler: Callable[[Context, P], Awaitable[R]]) -> Callable[[Context, P], Awaitable[R]]:
+def _guarded(handler: Callable[[Context, P], Awaitable[R]], trusted: bool) -> Callable[[Context, P], Awaitable[R]]:
     @functools.wraps(handler)
     async def guarded(context: Context, params: P) -> R:
         try:
             return await handler(context, params)
         except MCPError:
             raise
+        except StorageError as error:
+            raise broken(error, trusted=trusted) from error
         except Exception as error:  # the door of the protocol: nothing of the inside leaves
             log.exception("A request of method %s failed", context.method)
             raise MCPError(INTERNAL_ERROR, "Internal error") from error

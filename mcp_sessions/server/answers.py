@@ -22,6 +22,7 @@ from ..tools.fitting import bounded
 log = logging.getLogger(__name__)
 ROOM = 40_000
 """Characters of JSON in one answer, at most: about 10,000 tokens, from which on hosts warn or cut."""
+DOES_NOT_WORK = "The store does not work, and nothing of this call was stored. Retry later; the server's log says why"
 
 
 def answer(tool: Tool, arguments: Mapping[str, Any], result: Mapping[str, Any]) -> CallToolResult:
@@ -32,12 +33,7 @@ def answer(tool: Tool, arguments: Mapping[str, Any], result: Mapping[str, Any]) 
 
 
 def refusal(error: Exception) -> CallToolResult:
-    """An error as the client gets it: what a model can mend as text, the rest without its inside.
-
-    Raises MCPError for a store that does not work: no model can mend that.
-    """
-    if isinstance(error, StorageError):
-        raise broken(error) from error
+    """An error as the client gets it: what a model can mend as text, the rest without its inside."""
     if isinstance(error, SessionsError):
         text = str(error)
     else:
@@ -47,7 +43,11 @@ def refusal(error: Exception) -> CallToolResult:
     return CallToolResult(content=[TextContent(type="text", text=plain(text, ROOM))], is_error=True)
 
 
-def broken(error: StorageError) -> MCPError:
-    """A store that does not work, as an error of the protocol; logged."""
+def broken(error: StorageError, *, trusted: bool) -> MCPError:
+    """A store that does not work, as an error of the protocol, for no model can mend that; logged whole.
+
+    Its text names paths and processes of this machine, so only a `trusted` client is told it: over stdio that is the
+    user, whom it helps; over HTTP nobody is.
+    """
     log.error("%s", error)
-    return MCPError(INTERNAL_ERROR, str(error))
+    return MCPError(INTERNAL_ERROR, str(error) if trusted else f"{DOES_NOT_WORK} ({type(error).__name__}).")

@@ -18,7 +18,6 @@ from ..drafts import checked_id, checked_key
 from ..errors import InvalidArgumentError, SessionsError, StorageError
 from ..manager import SessionManager
 from ..models import Want
-from .answers import broken
 
 JSON = "application/json"
 MESSAGES_AT_ONCE = 1_000
@@ -55,9 +54,9 @@ def read(manager: SessionManager, uri: str, *, caller: str) -> ReadResourceResul
     try:
         with call:
             text = encode(_found(call, place))
+    except StorageError:
+        raise
     except SessionsError as error:
-        if isinstance(error, StorageError):
-            raise broken(error) from error
         raise MCPError(INVALID_PARAMS, str(error), {"uri": uri}) from error
     return ReadResourceResult(contents=[TextResourceContents(uri=uri, mime_type=JSON, text=text)])
 

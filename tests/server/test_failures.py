@@ -9,8 +9,11 @@ import pytest
 from mcp import Client, MCPError
 from mcp.types import INTERNAL_ERROR
 
+from mcp_sessions import SessionManager
 from mcp_sessions.config import sqlite_url
+from mcp_sessions.errors import StorageError
 from mcp_sessions.server.adapter import build_server
+from mcp_sessions.storage import SQLiteSessionStorage
 from mcp_sessions.tools import SESSION_TOOLS
 from tests.server.conftest import TOOLSETS, Door
 from tests.server.pipes import Pipe, program
@@ -79,6 +82,28 @@ async def test_a_store_that_is_closed_is_an_error_of_the_protocol(desk: Desk, mo
         with pytest.raises(MCPError) as caught:
             await client.call_tool("session_create", {})
         assert caught.value.error.code == INTERNAL_ERROR
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_where_a_broken_store_is_is_told_to_trusted_clients_and_the_log_alone(
+    store: Path, mode: str, trusted: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = SessionManager(SQLiteSessionStorage(store))
+    async with Client(build_server(manager, SESSION_TOOLS, TOOLSETS, trusted=trusted), mode=mode) as client:
+        await client.list_tools()
+        manager.storage.close()
+        for ask in (client.call_tool("session_create", {}), client.read_resource("session:///a")):
+            caplog.clear()
+            with pytest.raises(MCPError) as caught:
+                await ask
+            error = caught.value.error
+            assert error.code == INTERNAL_ERROR
+            assert (str(store) in error.message) == trusted
+            assert error.data is None
+            assert f"{store} is closed" in caplog.text
+            assert "closed" in error.message.lower()
+    with pytest.raises(StorageError):
+        manager.close()
 
 
 def test_what_a_tool_does_stays_inside(store: Path, desk: Desk) -> None:
