@@ -292,8 +292,13 @@ class NewMessage(Frozen):
     given: bool = True
 
 
+Clearable = Literal["purpose", "summary"]
+
+
 class Alter(Frozen):
-    """Metadata to alter; None leaves a field alone, `metadata` merges, `tags` replaces."""
+    """Metadata to alter; None leaves a field alone, `metadata` merges, `tags` replaces. What is cleared or removed goes
+    first, then what is given is set.
+    """
 
     purpose: Text | None = None
     summary: Text | None = None
@@ -302,6 +307,8 @@ class Alter(Frozen):
     add_tags: tuple[Text, ...] = ()
     remove_tags: tuple[Text, ...] = ()
     metadata: dict[str, Json] | None = None
+    clear: tuple[Clearable, ...] = ()
+    remove_metadata: tuple[Text, ...] = ()
 
 
 def _each_once(records: tuple[Invocation, ...]) -> tuple[Invocation, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from pydantic import ValidationError
 
@@ -18,6 +18,7 @@ from .errors import InvalidArgumentError
 from .models import (
     Alter,
     Change,
+    Clearable,
     ConversationMessage,
     Invocation,
     Limits,
@@ -199,12 +200,15 @@ class Session:
         values = self._values if self._load is not None else _texts(self.data, "data")
         custom = _texts(now.custom_metadata, "custom_metadata")
         altered = {name: now.custom_metadata[name] for name in custom if custom[name] != self._known_custom.get(name)}
+        cleared = (name for name in get_args(Clearable) if getattr(now, name) is None)
         alter = Alter(
             purpose=now.purpose if now.purpose != known.purpose else None,
             summary=now.summary if now.summary != known.summary else None,
             status=now.status if now.status != known.status else None,
             tags=tuple(now.tags) if tuple(now.tags) != self._known_tags else None,
             metadata=altered or None,
+            clear=tuple(name for name in cleared if getattr(known, name) is not None),
+            remove_metadata=tuple(name for name in self._known_custom if name not in custom),
         )
         change = Change(
             at=max(now.updated_at, known.updated_at),

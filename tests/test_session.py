@@ -21,7 +21,7 @@ from mcp_sessions import (
     SessionNotFoundError,
     SessionStatus,
 )
-from mcp_sessions.models import tokens
+from mcp_sessions.models import Alter, Change, tokens
 from mcp_sessions.storage import SessionStorage, SQLiteSessionStorage
 from tests.processes import Child
 from tests.programs import opened, save_a_copy
@@ -177,7 +177,7 @@ def test_metadata_is_saved_where_it_was_altered(manager: SessionManager, clock: 
     session = _copy(manager)
     manager.update_session_metadata("a", tags=["theirs"], custom_metadata={"theirs": 1})
     end = clock.go_on(seconds=5)
-    altered = {"purpose": "q", "summary": "s", "status": SessionStatus.FAILED, "custom_metadata": {"ours": 2}}
+    altered = {"purpose": "q", "summary": "s", "status": SessionStatus.FAILED, "custom_metadata": {"m": 1, "ours": 2}}
     session.metadata = session.metadata.model_copy(update=altered | {"updated_at": end})
     session.add_message("user", "last words")
     manager.save_session(session)
@@ -185,6 +185,27 @@ def test_metadata_is_saved_where_it_was_altered(manager: SessionManager, clock: 
     assert (head.purpose, head.summary, head.status, head.ended_at) == ("q", "s", SessionStatus.FAILED, end)
     assert (head.tags, head.custom_metadata) == (["theirs"], {"m": 1, "theirs": 1, "ours": 2})
     assert session.metadata == head
+
+
+@pytest.mark.parametrize("how", ["in place", "replaced"])
+def test_metadata_is_taken_away_where_it_was_taken_out(manager: SessionManager, how: str) -> None:
+    """What was missing in the copy was taken for untouched, and stayed."""
+    manager.update_session_metadata("a", custom_metadata={"n": 1})
+    manager.storage.commit("a", Change(at=manager.clock(), alter=Alter(summary="s")))
+    session = _copy(manager)
+    manager.update_session_metadata("a", custom_metadata={"theirs": 1})
+    if how == "in place":
+        del session.metadata.custom_metadata["m"]
+        altered: dict[str, Any] = {"purpose": None, "summary": None}
+    else:
+        altered = {"purpose": None, "summary": None, "custom_metadata": {"n": 1}}
+    session.metadata = session.metadata.model_copy(update=altered)
+    manager.save_session(session)
+    head = manager.metadata("a")
+    assert (head.purpose, head.summary, head.custom_metadata) == (None, None, {"n": 1, "theirs": 1})
+    assert session.metadata == head
+    manager.save_session(session)
+    assert manager.metadata("a") == head
 
 
 def test_a_copy_of_an_ended_session_is_saved_only_if_it_reopens_it(manager: SessionManager) -> None:

@@ -148,6 +148,8 @@ def apply(head: Head, change: Change, effect: Effect, limits: Limits) -> dict[st
 def _alter(head: Head, change: Change, new: dict[str, Any], limits: Limits) -> None:
     alter = change.alter
     assert alter is not None
+    for name in alter.clear:
+        new[name] = None
     if alter.purpose is not None:
         new["purpose"] = alter.purpose
     if alter.summary is not None:
@@ -160,8 +162,10 @@ def _alter(head: Head, change: Change, new: dict[str, Any], limits: Limits) -> N
         gone = set(alter.remove_tags)
         new["tags"] = [tag for tag in dict.fromkeys([*base, *alter.add_tags]) if tag not in gone]
         _hold("tags", len(new["tags"]), len(head["tags"]), limits.tags, "tags")
-    if alter.metadata is not None:
-        new["custom_metadata"] = {**head["custom_metadata"], **alter.metadata}
+    if alter.metadata is not None or alter.remove_metadata:
+        removed = set(alter.remove_metadata)
+        kept = {name: value for name, value in head["custom_metadata"].items() if name not in removed}
+        new["custom_metadata"] = {**kept, **(alter.metadata or {})}
         size, before = (len(encode(one).encode()) for one in (new["custom_metadata"], head["custom_metadata"]))
         _hold("metadata", size, before, limits.metadata_bytes, "bytes of JSON")
 

@@ -23,6 +23,7 @@ from ..errors import InvocationRecordedError, SessionNotFoundError, SessionsErro
 from ..models import (
     Alter,
     Change,
+    Clearable,
     GroupBy,
     InvocationQuery,
     InvocationStatus,
@@ -237,11 +238,14 @@ def _change(draw: st.DrawFn, *, parts: bool = True) -> _Conditional:
     if draw(_few) == 0:
         alter = Alter(
             purpose=draw(_one(PURPOSES)),
+            summary=draw(_one(PURPOSES)),
             status=draw(_one((None, *SessionStatus))),
             tags=draw(st.none() | _tags),
             add_tags=draw(_tags),
             remove_tags=draw(_tags),
             metadata=draw(st.none() | st.dictionaries(_one("mn"), st.integers(0, 2), max_size=1)),
+            clear=tuple(draw(st.lists(_one(get_args(Clearable)), max_size=1))),
+            remove_metadata=tuple(draw(st.lists(_one("mn"), max_size=1))),
         )
     user = draw(_user)
     records = draw(st.lists(_record(user=user), max_size=2, unique_by=lambda record: record.invocation_id))
@@ -346,6 +350,7 @@ def _saving(draw: st.DrawFn) -> Operation:
     session_id, second = draw(_session), draw(_moment)
     number, word, keys = draw(st.integers(20, 25)), draw(_one(WORDS)), draw(_key_sets)
     clear, invocation = draw(_few) == 0, draw(_one((None, "c4", "c5")))
+    purpose, custom = draw(_one(PURPOSES)), draw(st.dictionaries(_one("mn"), _values, max_size=1))
 
     def act(store: SessionStorage) -> object:
         session = store.load_session(session_id) or Session(head(session_id, second))
@@ -353,6 +358,7 @@ def _saving(draw: st.DrawFn) -> Operation:
         if clear:
             session.clear_conversation()
             session.clear_data()
+        session.metadata = session.metadata.model_copy(update={"purpose": purpose, "custom_metadata": custom})
         session.add_message("user", word, message_id=f"m{number}")
         for key, value in keys.items():
             session.set(key, value)
@@ -362,6 +368,7 @@ def _saving(draw: st.DrawFn) -> Operation:
         return session
 
     text = f"save {session_id} at {second}: m{number} {word!r}, keys {keys}, {invocation}{', cleared' * clear}"
+    text += f", purpose {purpose!r}, metadata {custom}"
     return Operation(text, lambda _: act)
 
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from ..errors import SessionEndedError, SessionExistsError, SessionNotFoundError
-from ..models import Alter, Change, SessionStatus, Value, Want, tokens
+from ..models import Alter, Change, Query, SessionStatus, Value, Want, tokens
 from ..storage.base import SessionStorage
 from .making import at, called, does, everything, head, ids, read_all, said, say
 from .store import Store
@@ -22,6 +22,8 @@ STATE: dict[str, Change] = {
     "removal of all": does(remove_all=True),
     "metadata": does(alter=Alter(purpose="another")),
     "status": does(alter=Alter(status=SessionStatus.FAILED)),
+    "clearing": does(alter=Alter(clear=("purpose",))),
+    "metadata removal": does(alter=Alter(remove_metadata=("unknown",))),
 }
 NOTHING: dict[str, Change] = {
     "empty": does(),
@@ -137,6 +139,21 @@ class Heads(Store):
         storage.commit("s", does(alter=Alter(metadata={"change": {"new": 2}, "add": [3]})))
         metadata = storage.read("s", Want()).metadata.custom_metadata
         assert metadata == {"keep": 1, "change": {"new": 2}, "add": [3]}
+
+    def test_custom_metadata_is_removed_name_by_name_before_any_is_set(self, storage: SessionStorage) -> None:
+        storage.create(head(custom_metadata={"keep": 1, "go": {"deep": 1}, "change": 1}))
+        storage.commit("s", does(alter=Alter(remove_metadata=("go", "change", "unknown"), metadata={"change": 2})))
+        assert storage.read("s", Want()).metadata.custom_metadata == {"keep": 1, "change": 2}
+        storage.commit("s", does(alter=Alter(remove_metadata=("keep", "change"))))
+        assert storage.read("s", Want()).metadata.custom_metadata == {}
+
+    def test_purpose_and_summary_are_cleared_before_any_is_set(self, storage: SessionStorage) -> None:
+        storage.create(head(purpose="word", summary="s"))
+        cleared = storage.commit("s", does(alter=Alter(clear=("purpose", "summary"), summary="new"))).metadata
+        assert (cleared.purpose, cleared.summary) == (None, "new")
+        assert storage.read("s", Want()).metadata == cleared
+        assert ids(storage, Query(text="word")) == []
+        assert storage.commit("s", does(alter=Alter(clear=("summary",)))).metadata.summary is None
 
     def test_tags_are_replaced_added_and_taken_away_in_order(self, storage: SessionStorage) -> None:
         storage.create(head(tags=["old"]))

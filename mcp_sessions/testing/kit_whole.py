@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ..errors import SessionNotFoundError
+from ..models import Want
 from ..session import Session
 from ..storage.base import SessionStorage
 from .making import at, contents, everything, head, ids, read_all, said, say, values
@@ -79,6 +80,26 @@ class WholeSession(Store):
         assert values(storage) == {"a": 1, "b": 2}
         storage.save_session(session)
         assert values(storage) == {"b": 2, "c": 3}
+
+    def test_what_was_taken_out_of_the_metadata_of_a_copy_is_taken_out_when_it_is_saved(
+        self, storage: SessionStorage
+    ) -> None:
+        storage.create(head(purpose="p", summary="s", tags=["t"], custom_metadata={"m": 1, "n": 1}))
+        mine, yours = storage.load_session("s"), storage.load_session("s")
+        assert mine is not None
+        assert yours is not None
+        mine.metadata = mine.metadata.model_copy(update={"purpose": None})
+        del mine.metadata.custom_metadata["m"]
+        mine.metadata.tags.clear()
+        yours.metadata.custom_metadata["o"] = 1
+        storage.save_session(mine)
+        storage.save_session(yours)
+        saved = storage.read("s", Want()).metadata
+        assert (saved.purpose, saved.summary, saved.tags) == (None, "s", [])
+        assert saved.custom_metadata == {"n": 1, "o": 1}
+        assert yours.metadata == saved
+        storage.save_session(mine)
+        assert storage.read("s", Want()).metadata == saved
 
     def test_invocations_of_one_moment_stay_in_order(self, storage: SessionStorage) -> None:
         session = Session(head(), clock=lambda: at(1))

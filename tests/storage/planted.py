@@ -151,6 +151,20 @@ BUGS = (
         "test_a_key_that_must_not_exist_is_written_once",
     ),
     Bug(
+        "metadata not removed",
+        HEADS,
+        "if name not in removed}",
+        "if name}",
+        "test_custom_metadata_is_removed_name_by_name_before_any_is_set",
+    ),
+    Bug(
+        "purpose and summary not cleared",
+        HEADS,
+        "for name in alter.clear:",
+        "for name in ():",
+        "test_purpose_and_summary_are_cleared_before_any_is_set",
+    ),
+    Bug(
         "expected_last_seq passed over",
         HEADS,
         '("last_seq", change.expected_last_seq)',
@@ -204,8 +218,8 @@ BUGS = (
     Bug(
         "custom metadata replaced",
         HEADS,
-        'new["custom_metadata"] = {**head["custom_metadata"], **alter.metadata}',
-        'new["custom_metadata"] = {**alter.metadata}',
+        'new["custom_metadata"] = {**kept, **(alter.metadata or {})}',
+        'new["custom_metadata"] = {**(alter.metadata or {})}',
         "test_custom_metadata_merges_name_by_name",
     ),
     # records
