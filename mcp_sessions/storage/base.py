@@ -49,9 +49,12 @@ class SessionStorage(WholeSessions, ABC):
         """Do all of the change, or nothing; durable on return. O(what is in the change).
 
         Without a session it takes records only. A message whose given id exists with the same content is not
-        appended again; its seq is returned. Raises SessionNotFoundError, SessionEndedError, ConflictError where
-        a condition fails, InvocationRecordedError where a record of the same call is there and finished,
-        InvocationConflictError where it is another call's, or is no longer this owner's to finish.
+        appended again; its seq is returned. A session that is ended again in the same way stays as it is; `note` tells
+        of a summary that was not taken.
+
+        Raises SessionNotFoundError, SessionEndedError, ConflictError where a condition fails, InvocationRecordedError
+        where a record of the same call is there and finished, InvocationConflictError where it is another call's, or
+        is no longer this owner's to finish.
         """
 
     @abstractmethod

@@ -119,6 +119,17 @@ def _ends_again(head: Head, change: Change) -> bool:
     )
 
 
+def note_on(head: Head, change: Change) -> str | None:
+    """What of the change is not taken, where that is no error; `head` is as it was before."""
+    alter = change.alter
+    if alter is None or alter.summary in (None, head["summary"]) or not _ends_again(head, change):
+        return None
+    return (
+        "It had ended already, so this summary was not taken. To change the summary, reopen it "
+        "(session_update with reopen=true), then complete it again."
+    )
+
+
 def apply(head: Head, change: Change, effect: Effect, limits: Limits) -> dict[str, Any]:
     """The fields of the head that the change alters, with their new values.
 

@@ -57,6 +57,7 @@ from .heads import (
     joined,
     metadata_of,
     nanos,
+    note_on,
     taken,
     unpriced,
 )
@@ -263,7 +264,7 @@ class MemorySessionStorage(SessionStorage):
             stored.head["custom_metadata"] = decode(encode(stored.head["custom_metadata"]))
         if "revision" in new_fields:
             self._touch(stored, undo)
-        committed = Committed(session_id, stored.head, effect, note)
+        committed = Committed(session_id, stored.head, effect, note or note_on(head, change))
         for _, record in effect.records:
             numbers = committed.numbers(record) or {}
             self._record(stored, joined(record, session_id, new_fields.get("revision"), numbers), undo)

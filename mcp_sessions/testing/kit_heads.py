@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from ..errors import SessionEndedError, SessionExistsError, SessionNotFoundError
-from ..models import Alter, Change, Query, SessionStatus, Value, Want, tokens
+from ..models import Alter, Change, InvocationQuery, Query, SessionStatus, Value, Want, tokens
 from ..storage.base import SessionStorage
 from .making import at, called, does, everything, head, ids, read_all, said, say
 from .store import Store
@@ -185,6 +185,22 @@ class Heads(Store):
         again = Alter(status=SessionStatus.COMPLETED, summary="second")
         assert storage.commit("s", does(9, active=True, alter=again)).metadata == ended
         assert storage.read("s", Want()).metadata == ended
+
+    def test_a_summary_that_is_not_taken_is_noted_in_the_answer_and_the_record(self, storage: SessionStorage) -> None:
+        storage.create(head())
+
+        def end(call: str, summary: str | None) -> str | None:
+            record = called(call, kind="session", fills={"note": "note"})
+            alter = Alter(status=SessionStatus.COMPLETED, summary=summary)
+            note = storage.commit("s", does(active=True, alter=alter, records=(record,))).note
+            (kept,) = storage.invocations(InvocationQuery(invocation_id=call)).items
+            assert kept.result == ({} if note is None else {"note": note})
+            return note
+
+        assert [end("a", "first"), end("b", "first"), end("c", None)] == [None, None, None]
+        note = end("d", "second")
+        assert note is not None
+        assert "this summary was not taken" in note
 
     def test_an_ended_session_is_not_ended_in_another_way(self, storage: SessionStorage) -> None:
         storage.create(head())

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from .._json import canonical
-from ..calls import HEAD, REVISION, Call, Number
+from ..calls import HEAD, NOTE, REVISION, Call, Number
 from ..errors import InvalidArgumentError, InvalidCursorError
 from ..manager import checked_limit, ending, usage_of
 from ..models import MOST_USD, Hit, Json, Page, Query, SessionMetadata, SessionStatus, Text, View, Want
@@ -30,7 +30,7 @@ from .arguments import (
     Time,
 )
 from .fitting import FRAME, LONG_PURPOSE, bounded, data, first, message, page, shortened, size, value
-from .toolbox import Toolbox, ago
+from .toolbox import Toolbox, ago, noted
 
 CORE = Toolbox()
 tool = CORE.tool
@@ -49,7 +49,7 @@ _MICROSECOND = timedelta(microseconds=1)
         f"Created {result['session_id']}"
         + (f' "{shortened(result["purpose"], LONG_PURPOSE)}"' if "purpose" in result else "")
         + f" ({result['status']})."
-        + (f" Note: {result['note']}" if "note" in result else "")
+        + noted(result)
     ),
 )
 def session_create(
@@ -430,7 +430,7 @@ def _shown(hit: Hit, room: int | None) -> dict[str, Any]:
     output=out.HEAD,
     line=lambda result, _: (
         f"{result['session_id']} {result['status']}: {result['message_count']} messages, "
-        f"{result['total_invocations']} calls ({result['failed_invocations']} failed)."
+        f"{result['total_invocations']} calls ({result['failed_invocations']} failed)." + noted(result)
     ),
 )
 def session_complete(
@@ -438,4 +438,4 @@ def session_complete(
 ) -> Any:
     """End a session as completed, failed or abandoned, with a summary that the next session can read."""
     call.draft.alter(status=ending(status), summary=summary)
-    return HEAD
+    return {"*": HEAD, "note": NOTE}

@@ -15,7 +15,7 @@ from ..storage.whole import EVERYTHING
 from . import outputs as out
 from .arguments import HIDDEN, Arg, Cursor, JsonObject, SessionId, Tags, Texts
 from .fitting import FRAME, fitted
-from .toolbox import Toolbox
+from .toolbox import Toolbox, noted
 
 MANAGE = Toolbox()
 tool = MANAGE.tool
@@ -87,7 +87,7 @@ def session_unset(call: Call, session_id: SessionId, keys: Texts, all: Annotated
     output=out.HEAD,
     line=lambda result, arguments: (
         f"Forked {arguments.get('session_id')} into {result['session_id']} ({result['message_count']} messages)."
-        + (f" Note: {result['note']}" if "note" in result else "")
+        + noted(result)
     ),
 )
 def session_fork(

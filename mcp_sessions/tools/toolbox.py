@@ -311,3 +311,8 @@ def ago(now: datetime, then: datetime) -> str:
         if seconds >= size:
             return f"{seconds // size} {unit} ago"
     return f"{seconds} s ago"
+
+
+def noted(result: Mapping[str, Any]) -> str:
+    """The note of a result, to end its line with."""
+    return f" Note: {result['note']}" if "note" in result else ""

@@ -151,6 +151,13 @@ BUGS = (
         "test_a_key_that_must_not_exist_is_written_once",
     ),
     Bug(
+        "a summary passed over without a note",
+        WRITING,
+        "effect, note or note_on(head, change))",
+        "effect, note)",
+        "test_a_summary_that_is_not_taken_is_noted_in_the_answer_and_the_record",
+    ),
+    Bug(
         "metadata not removed",
         HEADS,
         "if name not in removed}",

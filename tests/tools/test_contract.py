@@ -20,7 +20,7 @@ session_add_message | core | session_id*, role*, content*, tool_name, message_id
 session_query | core | text, status, tags, updated_after, limit=10, cursor, query+, user_id+, match+, tool+, created_after+, created_before+, updated_before+, has_errors+, min_cost+, order+, detail+ | sessions, next_cursor?, note?
 session_messages | core | session_id*, limit=20, cursor, order=newest, roles+ | messages, next_cursor?
 session_search | core | text*, session_id, limit=20, cursor, user_id+, tags+ | hits, next_cursor?, note?
-session_complete | core | session_id*, status=completed, summary | HEAD
+session_complete | core | session_id*, status=completed, summary | HEAD, note?
 session_update | manage | session_id*, purpose, add_tags, remove_tags, reopen, tags+, metadata+ | HEAD
 session_unset | manage | session_id*, keys*, all+=False | session_id, removed
 session_fork | manage | session_id*, at_seq, new_session_id | HEAD, note?

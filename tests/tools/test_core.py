@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from mcp_sessions import ConflictError, InvalidArgumentError, SessionEndedError, SessionExistsError
+from mcp_sessions.tools import SESSION_TOOLS
 from tests.tools.desk import Desk
 
 
@@ -203,3 +204,22 @@ def test_a_session_ends_once_and_changes_no_more(prepared: Desk) -> None:
     with pytest.raises(SessionEndedError):
         prepared("session_complete", session_id="a", status="failed")
     assert prepared("session_get", session_id="a")["session"]["summary"] == "All moved."
+
+
+def test_a_summary_that_comes_after_the_end_is_said_not_to_be_taken(prepared: Desk) -> None:
+    """It was passed over without a word."""
+    ending = {"session_id": "a", "summary": "All moved."}
+    head = prepared("session_complete", **ending)
+    assert prepared("session_complete", **ending) == head
+    for how in ({}, {"invocation_id": "call-1"}, {"invocation_id": "call-1"}):
+        late = prepared.call("session_complete", {**ending, "summary": "Half moved."}, **how)
+        assert late["note"].startswith("It had ended already, so this summary was not taken.")
+        assert late == {**head, "note": late["note"]}
+        assert prepared.records("a")[0].result == late
+        line = SESSION_TOOLS["session_complete"].line
+        assert line is not None
+        assert line(late, {}).endswith(f"(0 failed). Note: {late['note']}")
+    assert prepared.head().to_dict() == head
+    prepared("session_update", session_id="a", reopen=True)
+    mended = prepared("session_complete", session_id="a", summary="Half moved.")
+    assert (mended["summary"], "note" in mended) == ("Half moved.", False)

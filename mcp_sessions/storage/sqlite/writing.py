@@ -15,7 +15,7 @@ from ...errors import (
     SessionNotFoundError,
 )
 from ...models import Change, ConversationMessage, Invocation, Limits, SessionMetadata, View, generated
-from ..heads import Committed, Effect, admit, apply, check, check_records_only, nanos, taken, unpriced
+from ..heads import Committed, Effect, admit, apply, check, check_records_only, nanos, note_on, taken, unpriced
 from ..times import micros
 from ..words import words
 from .connecting import statements
@@ -180,7 +180,7 @@ class Writing:
         after = head.altered(new_fields)
         if new_fields:
             self._update(db, head, after, new_fields)
-        committed = Committed(session_id, after, effect, note)
+        committed = Committed(session_id, after, effect, note or note_on(head, change))
         for _, record in effect.records:
             numbers = committed.numbers(record) if record.fills or record.refs else None
             self._add_record(db, sid, record, new_fields.get("revision"), encode(numbers) if numbers else None)
