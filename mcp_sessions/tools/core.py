@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -9,7 +10,20 @@ from .._json import canonical
 from ..calls import HEAD, NOTE, REVISION, Call, Number
 from ..errors import InvalidArgumentError, InvalidCursorError
 from ..manager import checked_limit, ending, usage_of
-from ..models import MOST_USD, Hit, Json, Page, Query, SessionMetadata, SessionStatus, Text, View, Want
+from ..models import (
+    MOST_USD,
+    ConversationMessage,
+    Hit,
+    Json,
+    Page,
+    Query,
+    SessionMetadata,
+    SessionStatus,
+    Text,
+    Value,
+    View,
+    Want,
+)
 from ..querying import parse_query, parse_time
 from ..storage.cursors import pack, unpack
 from ..storage.words import words
@@ -29,12 +43,14 @@ from .arguments import (
     Texts,
     Time,
 )
-from .fitting import FRAME, LONG_PURPOSE, bounded, data, first, message, page, shortened, size, value
+from .fitting import FRAME, LONG_PURPOSE, STEP, bounded, data, first, message, page, shortened, size, value
 from .toolbox import Toolbox, ago, noted
 
 CORE = Toolbox()
 tool = CORE.tool
 Roles = Annotated[list[Literal["user", "assistant", "system", "tool"]], FirstFault()]
+HEADS = 100
+"""Heads that are read at once: they are bounded, and some orders sort all of them for each page."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -129,31 +145,57 @@ def session_get(
     if not 0 <= messages <= 1000:
         raise InvalidArgumentError(f"messages {messages} is not between 0 and 1,000.", argument="messages")
     wanted: dict[str, None] = dict.fromkeys([*(keys or ()), *([key] if key is not None else [])])
-    want = Want(keys=tuple(wanted), prefix=None if wanted else "", names=True, messages=messages, as_user=call.as_user)
-    view = call.manager.view(session_id, want)
-    call.count = len(view.data) + len(view.messages)
-    result: dict[str, Any] = {"session_id": session_id}
     room = call.room
+    want = Want(
+        keys=tuple(wanted),
+        prefix="" if room is None and not wanted else None,
+        names=True,
+        messages=messages if room is None else min(messages, STEP),
+        as_user=call.as_user,
+    )
+    view = call.manager.view(session_id, want)
+    result: dict[str, Any] = {"session_id": session_id}
     if key is not None:
         alone = not (keys or messages)
         result |= _one(view, session_id, key, room and (room - 10 * FRAME if alone else room // 2))
     else:
         result["session"] = bounded(view.metadata.to_dict(), room and room // 3)
     if key is None or keys:
-        values = {name: one.value for name, one in view.data.items() if name != key}
-        result["data"], more = data(values, session_id, room and room // 2 if key is None else room and room // 4)
-        if more:
+        named = {name: one for name, one in view.data.items() if name != key}
+        names, values = (named, named.items()) if wanted or room is None else (view.names, _values(call, view))
+        part = room and room // 2 if key is None else room and room // 4
+        result["data"] = data(((name, one.value) for name, one in values), session_id, part)
+        if more := len(names) - len(result["data"]):
             result["more_keys"] = more
     if messages:
         left = room and room - size(result)
         rows, _ = page(
             left,
             messages,
-            lambda count: Page[Any].model_construct(items=view.messages[:count], next_cursor=None),
+            None,
+            lambda count, before: _said(call, view, count, before),
             lambda one: message(one.to_dict(), session_id, left),
         )
         result["messages"] = rows[::-1]
+    call.count = len(result.get("data", ())) + len(result.get("messages", ())) + bool(result.get("found"))
     return result
+
+
+def _values(call: Call, view: View) -> Iterator[tuple[str, Value]]:
+    """All keys and their values, a few at a time."""
+    for start in range(0, len(view.names), STEP):
+        want = Want(keys=tuple(view.names[start : start + STEP]), as_user=call.as_user)
+        yield from call.manager.view(view.metadata.session_id, want).data.items()
+
+
+def _said(call: Call, view: View, count: int, before: str | None) -> Page[ConversationMessage]:
+    """The last messages, or those before a seq; the first few of them are in the view."""
+    if before is not None:
+        want = Want(messages=count, before=int(before), as_user=call.as_user)
+        view = call.manager.view(view.metadata.session_id, want)
+    some = view.messages[:count]
+    more = view.more_messages or len(some) < len(view.messages)
+    return Page[ConversationMessage].model_construct(items=some, next_cursor=str(some[-1].seq) if more else None)
 
 
 def _one(view: View, session_id: str, key: str, room: int | None) -> dict[str, Any]:
@@ -314,10 +356,14 @@ def session_query(
     wanted = manager.as_query(**{**parse_query(query or "", now), **given})
     full = detail == "full"
 
-    def fetch(count: int) -> Page[SessionMetadata]:
-        return manager.query(wanted.model_copy(update={"limit": count}), place[1] if place is not None else None)
-
-    rows, more = page(call.room, limit, fetch, lambda head: head.to_dict() if full else _brief(head, call.room))
+    rows, more = page(
+        call.room,
+        limit,
+        place[1] if place is not None else None,
+        lambda count, after: manager.query(wanted.model_copy(update={"limit": count}), after),
+        lambda head: head.to_dict() if full else _brief(head, call.room),
+        STEP if full else HEADS,
+    )
     call.count = len(rows)
     result: dict[str, Any] = {"sessions": rows}
     if more is not None:
@@ -362,8 +408,9 @@ def session_messages(
     """Read the session's messages a page at a time, newest first; pass next_cursor back for older ones."""
     rows, more = page(
         call.room,
-        limit,
-        lambda count: call.manager.messages(session_id, count, cursor, order, roles, as_user=call.as_user),
+        checked_limit(limit),
+        cursor,
+        lambda count, after: call.manager.messages(session_id, count, after, order, roles, as_user=call.as_user),
         lambda one: message(one.to_dict(), session_id, call.room),
     )
     call.count = len(rows)
@@ -402,8 +449,9 @@ def session_search(
     )
     rows, more = page(
         call.room,
-        limit,
-        lambda count: manager.search(text, query, cursor, count),
+        checked_limit(limit),
+        cursor,
+        lambda count, after: manager.search(text, query, after, count),
         lambda hit: _shown(hit, call.room),
     )
     call.count = len(rows)

@@ -5,7 +5,7 @@ Only the MCP door gives a room, in characters of JSON; programs get everything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
@@ -18,6 +18,8 @@ LONG_MESSAGE = 8_000
 LONG_PURPOSE = 200
 FRAME = 400
 """Room for what stands around a list."""
+STEP = 10
+"""Rows that are read at once: half a usual page, of which each may be a megabyte."""
 SHORTEST = 256
 """No text is cut below this, so that every id stays whole."""
 
@@ -46,28 +48,47 @@ def shortened(text: str, chars: int) -> str:
 
 
 def page(
-    room: int | None, limit: int, fetch: Callable[[int], Page[T]], row: Callable[[T], Any]
+    room: int | None,
+    limit: int,
+    cursor: str | None,
+    fetch: Callable[[int, str | None], Page[T]],
+    row: Callable[[T], Any],
+    step: int = STEP,
 ) -> tuple[list[Any], str | None]:
-    """Rows and the next cursor: a page that ends early where the room does, but has one row at least."""
+    """Rows and the next cursor: a page that ends early where the room does, but has one row at least.
+
+    With a room at most `step` rows are read at once, whatever the limit: no more is loaded than has room, but for
+    the last of them.
+    """
+    rows: list[Any] = []
+    left, step = (None, limit) if room is None else (room - FRAME, step)
     while True:
-        found = fetch(limit)
-        rows = [row(item) for item in found.items]
-        fitting = max(1, len(first(rows, None if room is None else room - FRAME)))
-        if fitting >= len(rows):
-            return rows, found.next_cursor
-        limit = fitting
+        found = fetch(min(step, limit - len(rows)), cursor)
+        some = [row(item) for item in found.items]
+        kept = first(some, left)
+        if len(kept) == len(some) or len(some) == 1 > len(rows):
+            rows += some
+            cursor = found.next_cursor
+            left = left and left - sum(size(one) + 1 for one in some)
+            if cursor is None or len(rows) == limit:
+                return rows, cursor
+        elif rows and not kept:
+            return rows, cursor
+        else:
+            step = max(1, len(kept))  # read again: only the end of a page has a cursor
 
 
-def first(items: Sequence[T], room: int | None) -> list[T]:
-    """As many of the first items as the room takes."""
+def first(items: Iterable[T], room: int | None) -> list[T]:
+    """As many of the first items as the room takes; of the others one is looked at."""
     if room is None:
         return list(items)
-    used = 0
-    for count, item in enumerate(items):
-        used += size(item) + 1
-        if used > room:
-            return list(items[:count])
-    return list(items)
+    kept: list[T] = []
+    for item in items:
+        room -= size(item) + 1
+        if room < 0:
+            break
+        kept.append(item)
+    return kept
 
 
 def message(message: dict[str, Any], session_id: str, room: int | None) -> dict[str, Any]:
@@ -93,12 +114,11 @@ def value(value: Any, session_id: str, key: str, room: int | None) -> dict[str, 
     return {"value": fitted(text, room), "chars": len(text), "resource": data_uri(session_id, key)}
 
 
-def data(values: Mapping[str, Any], session_id: str, room: int | None) -> tuple[dict[str, Any], int]:
-    """Keys and their values within the room, long ones as previews; and how many keys were left out."""
+def data(values: Iterable[tuple[str, Any]], session_id: str, room: int | None) -> dict[str, Any]:
+    """Keys and their values, as many as the room takes, long ones as previews."""
     if room is None:
-        return dict(values), 0
-    kept = dict(first([(key, _previewed(one, session_id, key)) for key, one in values.items()], room))
-    return kept, len(values) - len(kept)
+        return dict(values)
+    return dict(first(((key, _previewed(one, session_id, key)) for key, one in values), room))
 
 
 def _previewed(value: Any, session_id: str, key: str) -> Any:

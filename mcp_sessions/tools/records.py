@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from .._json import encode
 from ..calls import Call
-from ..manager import usage_of
+from ..manager import checked_limit, usage_of
 from ..models import Invocation, Text, Totals
 from . import outputs as out
 from .arguments import HIDDEN, Arg, Cursor, JsonObject, Name, RecordStatus, SessionId
@@ -91,8 +91,9 @@ def session_invocations(
     """List recorded tool calls, newest first: status, duration, cost, error."""
     rows, more = page(
         call.room,
-        limit,
-        lambda count: call.manager.invocations(session_id, tool, status, count, cursor, as_user=call.as_user),
+        checked_limit(limit),
+        cursor,
+        lambda count, after: call.manager.invocations(session_id, tool, status, count, after, as_user=call.as_user),
         lambda record: _shortened(record.to_dict(), call.room),
     )
     call.count = len(rows)

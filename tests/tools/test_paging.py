@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import tracemalloc
 from contextlib import suppress
 from typing import Any
 
@@ -59,6 +60,35 @@ def test_pages_for_a_host_end_early_and_join_all_the_same(many: Desk, name: str)
         pages += 1
     assert [identity(row) for row in found] == [identity(row) for row in whole]
     assert pages > 1
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("session_get", {"messages": 1000}),
+        ("session_messages", {"limit": 1000}),
+        ("session_search", {"text": "word", "limit": 1000}),
+        ("session_invocations", {"limit": 1000, "tool": "work"}),
+        ("session_query", {"detail": "full", "limit": 1000}),
+    ],
+)
+def test_an_answer_for_a_host_loads_little_more_than_has_room(desk: Desk, name: str, asked: dict[str, Any]) -> None:
+    """A page of a thousand long messages was loaded whole, and then cut to the few that had room."""
+    long = "word " + "x" * 200_000
+    for number in range(100):
+        desk.manager.create_session(f"s{number}", custom_metadata={"m": "x" * 60_000})
+        desk.manager.add_conversation_message("s0", "user", long)
+        desk.manager.set_value("s0", f"k{number}", long)
+        with desk.manager.call("work", "s0", {}, invocation_id=f"i{number}") as call:
+            call.result = long
+    desk("session_search", text="word", limit=1)  # all is in the index
+    asked = asked if name == "session_query" else {"session_id": "s0", **asked}
+    tracemalloc.start()
+    page = desk.call(name, asked, room=40_000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert any(page.values())
+    assert peak < 8_000_000
 
 
 def test_oldest_first_joins_too(many: Desk) -> None:
