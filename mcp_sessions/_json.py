@@ -43,7 +43,8 @@ def check_json(value: Any, depth: int = 0) -> Any:
         items = cast("Iterable[Any]", value)
         if not isinstance(value, (list, tuple)):
             members = cast("Mapping[Any, Any]", value)
-            _check_names(members)
+            for name in members:
+                check_name(name)
             items = members.values()
         for item in items:
             check_json(item, depth + 1)
@@ -52,11 +53,11 @@ def check_json(value: Any, depth: int = 0) -> Any:
     return cast("Any", value)
 
 
-def _check_names(members: Iterable[Any]) -> None:
-    for name in members:
-        if not isinstance(name, str):
-            raise ValueError(f"has the object key {name!r}, which is not a string")
-        check_text(name)
+def check_name(name: Any) -> str:
+    """The name of an object's member itself. Raises ValueError for what cannot be one."""
+    if not isinstance(name, str):
+        raise ValueError(f"has the object key {name!r}, which is not a string")
+    return check_text(name)
 
 
 def _check_number(value: Any) -> None:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 POLL_S = 0.05
+_NOTHING_SAID = (None,) * 5
 NOTED = "invocation "
 """How the note begins by which an error names the record of its call."""
 
@@ -69,6 +70,26 @@ class Call:
     it gave then, there is nothing to do, and nothing that is staged is stored.
     """
 
+    result: Any = None
+    count: int | None = None
+    """How many things a read gave: all that its record says of its result."""
+    model: str | None = None
+    token_usage: TokenUsage | None = None
+    cost: float | None = None
+    room: int | None = None
+    """How many characters of JSON the result may take; None for programs, which get everything."""
+    already: Callable[[Invocation], Any] | None = None
+    """The result where a record drafted here, of a call made elsewhere, is on record already."""
+    replayed = False
+    committed: Committed | None = None
+    deleted: SessionMetadata | None = None
+    _native_id: str | None = None
+    _digest: str | None = None
+    _attempt = 1
+    _owner: str | None = None
+    _committing = False
+    _target: tuple[Literal["create", "fork", "delete"], Any] | None = None
+
     def __init__(
         self,
         manager: SessionManager,
@@ -92,38 +113,19 @@ class Call:
         self.arguments: Mapping[str, Any] = arguments if arguments is not None else {}
         self.as_user = as_user
         self.draft = manager.draft()
-        self.result: Any = None
-        self.count: int | None = None
-        """How many things a read gave: all that its record says of its result."""
-        self.model: str | None = None
-        self.token_usage: TokenUsage | None = None
-        self.cost: float | None = None
-        self.room: int | None = None
-        """How many characters of JSON the result may take; None for programs, which get everything."""
-        self.already: Callable[[Invocation], Any] | None = None
-        """The result where a record drafted here, of a call made elsewhere, is on record already."""
-        self.replayed = False
         self.conditions: dict[str, Any] = {}
         self.refs: dict[str, str] = {}
         """Arguments, or members of them, that stand in the same commit, and where: {"content": "message:seq.0"}."""
         self._given = invocation_id is not None
         self.invocation_id = invocation_id if invocation_id is not None else manager.make_id("inv")
-        self._native_id: str | None = None
         self.caller = plain(caller, manager.limits.key_chars)
         self._slow = slow
         self._kind: Literal["session", "work"] = kind
         self._reads = reads
         self._by_user = new_session or session_id is None
         self._parent_id = parent_id
-        self._digest: str | None = None
-        self._attempt = 1
-        self._owner: str | None = None
-        self._committing = False
         self._started_at = manager.clock()
         self._clock_start = time.perf_counter()
-        self._target: tuple[Literal["create", "fork", "delete"], Any] | None = None
-        self.committed: Committed | None = None
-        self.deleted: SessionMetadata | None = None
 
     def __enter__(self) -> Self:
         try:
@@ -271,10 +273,6 @@ class Call:
 
     def _finish_write(self) -> None:
         staged, fills = self._split()
-        try:
-            check_json(staged)
-        except ValueError as error:
-            raise InvalidArgumentError(f"The result of {self.tool_name} {error}.") from None
         while True:
             record = self._record(InvocationStatus.OK, result=staged, fills=fills, refs=True)
             try:
@@ -402,17 +400,11 @@ class Call:
         limit = record_limit(manager.limits)
         cut = False
         if result is not None:
-            if self._given:
-                result = manager.redactor.kept(result, shorten=False)
-                text = encode(result)
-                cut = len(text.encode()) > manager.limits.replay_bytes
-                result = preview(text) if cut else result
-            else:
-                result = manager.redactor.bounded(result, limit)
+            try:
+                result, cut = self._kept_result(result, limit)
+            except ValueError as fault:
+                raise InvalidArgumentError(f"The result of {self.tool_name} {fault}.") from None
         over = status is not InvocationStatus.RUNNING
-        cost, source = (
-            manager.priced(self.model, self.token_usage, self.cost, self._started_at) if over else (None, None)
-        )
         places = self._kept_refs() if refs else {}
         where: Literal["session", "user"] = "user" if self._by_user else "session"
         fields: dict[str, Any] = {
@@ -437,20 +429,31 @@ class Call:
             "owner": self._owner,
         }
         # What a tool or a caller may have said as it liked: only then is there something left to check.
-        said: dict[str, Any] = {
-            "user_id": self.as_user,
-            "parent_id": self._parent_id,
-            "model": self.model,
-            "token_usage": self.token_usage,
-            "cost": cost,
-            "cost_source": source,
-        }
-        if manager.own_times_and_ids and all(value is None for value in said.values()):
+        said = (self.as_user, self._parent_id, self.model, self.token_usage, self.cost)
+        if manager.own_times_and_ids and said == _NOTHING_SAID:
             return Invocation.of_checked(**fields)
+        if over:
+            priced = manager.priced(self.model, self.token_usage, self.cost, self._started_at)
+            fields["cost"], fields["cost_source"] = priced
         try:
-            return Invocation(**fields, **said)
+            return Invocation(
+                **fields,
+                user_id=self.as_user,
+                parent_id=self._parent_id,
+                model=self.model,
+                token_usage=self.token_usage,
+            )
         except ValidationError as fault:
             raise invalid(fault, f"The record of {self.tool_name}: ") from None
+
+    def _kept_result(self, result: Any, limit: int) -> tuple[Any, bool]:
+        """The result as the record keeps it, and whether it is too long to be given again."""
+        redactor = self.manager.redactor
+        if not self._given:
+            return redactor.bounded(result, limit), False
+        whole = redactor.kept(result, shorten=False)
+        text = encode(whole)
+        return (preview(text), True) if len(text.encode()) > self.manager.limits.replay_bytes else (whole, False)
 
     def _kept_refs(self) -> dict[str, str]:
         """What of the arguments stands in the same commit, and where; nothing where that alone would be too long."""
@@ -468,18 +471,20 @@ class Call:
 
     def _kept_arguments(self, refs: Mapping[str, str], limit: int) -> Any:
         """The arguments as the record keeps them, without what `refs` points at."""
-        arguments: dict[str, Any] = {}
-        for name, value in self.arguments.items():
-            place = f"arguments.{name}"
-            if place in refs:
-                continue
-            if name == "value" and self._is_secret(name):
-                value = REDACTED  # noqa: PLW2901
-            elif isinstance(value, dict):
-                members = cast("dict[Any, Any]", value)
-                value = {one: member for one, member in members.items() if f"{place}.{one}" not in refs}  # noqa: PLW2901
-            arguments[plain(str(name), limit)] = _json_or_fault(value)
-        return self.manager.redactor.bounded(arguments, limit)
+        arguments = dict(self.arguments)
+        if "value" in arguments and self._is_secret("value"):
+            arguments["value"] = REDACTED
+        for place in refs:
+            _, name, *inside = place.split(".", 2)
+            if inside:
+                arguments[name] = {one: member for one, member in arguments[name].items() if one != inside[0]}
+            else:
+                arguments.pop(name, None)
+        try:
+            return self.manager.redactor.bounded(arguments, limit)
+        except ValueError:
+            arguments = {plain(str(name), limit): _json_or_fault(value) for name, value in arguments.items()}
+            return self.manager.redactor.bounded(arguments, limit)
 
     def _store(self, record: Invocation) -> Committed:
         """Commit a record alone: in the session named, if it exists, is the caller's, and the one it began in."""

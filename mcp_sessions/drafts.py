@@ -29,10 +29,8 @@ from .session import Clock, new_id, utc_now
 _ID = re.compile(ID_PATTERN.removesuffix("$") + r"\Z")
 ROLES = {"human": "user", "ai": "assistant", "developer": "system"}
 _KNOWN_ROLES = ("system", "user", "assistant", "tool")
-_CHECKED = frozenset(
-    {"message_id", "role", "content", "timestamp", "tool_name", "invocation_id", "tool_call_id", "model"}
-)
-"""The fields of a message that `Draft.add_message` itself has checked."""
+_CHECKED = frozenset({"tool_name", "invocation_id", "tool_call_id", "model"})
+"""What else of a message `Draft.add_message` checks itself, and whole."""
 
 
 def checked_id(some_id: Any, argument: str, max_chars: int = 128) -> str:
@@ -141,37 +139,40 @@ class Draft:
     ) -> ConversationMessage:
         """Append a message; `more` are further fields of ConversationMessage."""
         limits = self.limits
-        payload = more.get("payload")
-        if payload is not None:
-            if not isinstance(payload, Mapping):
-                raise InvalidArgumentError("payload is not an object of native forms.", argument="payload")
-            checked_json(payload, "payload", limits.payload_bytes)
-        if more.get("tool_calls") is not None:
-            checked_json(more["tool_calls"], "tool_calls", limits.message_bytes)
-        for name in ("tool_name", "model", "tool_call_id"):
-            if more.get(name) is not None:
-                checked_text(more[name], name, limits.key_chars * 4)
-        if more.get("invocation_id") is not None:
-            checked_id(more["invocation_id"], "invocation_id")
+        more = {name: value for name, value in more.items() if value is not None}
+        if more:
+            self._check_more(more)
         given = message_id is not None
-        timestamp = more.pop("timestamp", None)
         fields: dict[str, Any] = {
             "message_id": checked_id(message_id, "message_id", limits.id_chars) if given else self._make_id("msg"),
             "role": checked_role(role),
             "content": checked_text(content, "content", limits.message_bytes),
-            "timestamp": timestamp or self._clock(),
-            **{name: value for name, value in more.items() if value is not None},
+            "timestamp": self._clock(),
+            **more,
         }
-        if self._own and timestamp is None and fields.keys() <= _CHECKED:
+        if self._own and more.keys() <= _CHECKED:
             message = ConversationMessage.of_checked(**fields)
         else:
             try:
                 message = ConversationMessage(**fields)
             except ValidationError as error:
                 raise invalid(error) from None
-        given = given or not generated(message.message_id)
+        given = given or not (self._own or generated(message.message_id))
         self.messages.append(NewMessage.of_checked(message=message, given=given))
         return message
+
+    def _check_more(self, more: Mapping[str, Any]) -> None:
+        for name, value in more.items():
+            if name == "payload":
+                if not isinstance(value, Mapping):
+                    raise InvalidArgumentError("payload is not an object of native forms.", argument="payload")
+                checked_json(value, "payload", self.limits.payload_bytes)
+            elif name == "tool_calls":
+                checked_json(value, "tool_calls", self.limits.message_bytes)
+            elif name == "invocation_id":
+                checked_id(value, "invocation_id")
+            elif name in _CHECKED:
+                checked_text(value, name, self.limits.key_chars * 4)
 
     def set_value(self, key: str, value: Any, expected_version: int | None = None) -> None:
         """Set a key to a JSON value, on condition that it still has that version (0: does not exist)."""

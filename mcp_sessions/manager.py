@@ -494,7 +494,7 @@ class SessionManager:
         else as InvocationConflictError. Ids that callers choose are compared by the commit itself.
         """
         for record in records:
-            if not generated(record.invocation_id) or record.scope is None:
+            if record.scope is None or not generated(record.invocation_id):
                 continue
             self.reads.flush()
             query = InvocationQuery(as_user=as_user, session_id=session_id, invocation_id=record.invocation_id, limit=1)

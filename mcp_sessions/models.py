@@ -63,19 +63,24 @@ class Frozen(BaseModel):
     def known(cls, values: dict[str, Any]) -> Self:
         """One of values, a value for every field, that were checked when they were stored; in a third of the time."""
         self = cls.__new__(cls)
-        for name, value in (
-            ("__dict__", values),
-            ("__pydantic_fields_set__", set(values)),
-            ("__pydantic_extra__", None),
-            ("__pydantic_private__", None),
-        ):
-            object.__setattr__(self, name, value)
+        _put(self, "__dict__", values)
+        _put(self, "__pydantic_fields_set__", _names(cls))
+        _put(self, "__pydantic_extra__", None)
+        _put(self, "__pydantic_private__", None)
         return self
 
     @classmethod
     def of_checked(cls, **values: Any) -> Self:
         """One of values that were checked where they came in; what is not named has its default."""
         return cls.known(_defaults(cls) | values)
+
+
+_put = object.__setattr__
+
+
+@cache
+def _names(cls: type[Frozen]) -> set[str]:
+    return set(cls.model_fields)
 
 
 @cache

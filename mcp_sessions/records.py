@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, cast
 
-from ._json import canonical, encode
+from ._json import MAX_DEPTH, canonical, check_json, check_name, check_text, encode
 from .models import Limits
 
 REDACTED = "[redacted]"
@@ -41,24 +41,31 @@ class Redactor:
             for start in range(len(parts) - len(secret) + 1)
         )
 
-    def kept(self, value: Any, *, shorten: bool = True) -> Any:
-        """A value as a record holds it: secrets blanked and, with `shorten`, long strings as previews."""
+    def kept(self, value: Any, *, shorten: bool = True, depth: int = 0) -> Any:
+        """A value as a record holds it: secrets blanked and, with `shorten`, long strings as previews.
+
+        Raises ValueError for what is not JSON.
+        """
         if isinstance(value, str):
+            check_text(value)
             return preview(value) if shorten and is_long(value) else value
-        if value is None or isinstance(value, (bool, int, float)):
-            return value
-        if isinstance(value, (dict, Mapping)):  # what is a dict need not be asked of the ABC
-            members = cast("Mapping[str, Any]", value)
-            return {
-                name: REDACTED if member is not None and self.is_secret(name) else self.kept(member, shorten=shorten)
-                for name, member in members.items()
-            }
+        if not isinstance(value, (dict, list, tuple, Mapping)):  # what is a dict need not be asked of the ABC
+            return check_json(value)
+        if depth >= MAX_DEPTH:
+            return check_json(value, depth)
         if isinstance(value, (list, tuple)):
-            return [self.kept(item, shorten=shorten) for item in cast("Iterable[Any]", value)]
-        return value
+            items = cast("Iterable[Any]", value)
+            return [self.kept(item, shorten=shorten, depth=depth + 1) for item in items]
+        members = cast("Mapping[Any, Any]", value)
+        return {
+            check_name(name): REDACTED
+            if self.is_secret(name) and check_json(member, depth + 1) is not None
+            else self.kept(member, shorten=shorten, depth=depth + 1)
+            for name, member in members.items()
+        }
 
     def bounded(self, value: Any, max_bytes: int) -> Any:
-        """`kept`, or a preview of its JSON where that is still too long."""
+        """`kept`, or a preview of its JSON where that is still too long. Raises ValueError for what is not JSON."""
         kept = self.kept(value)
         if kept is None or isinstance(kept, (bool, int, float)):
             return kept

@@ -65,14 +65,13 @@ class Tool:
     def parse(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments, checked. Raises InvalidArgumentError that names what is wrong, and what would be right."""
         try:
-            values = self.arguments.model_validate(dict(arguments))
+            return vars(self.arguments.model_validate(dict(arguments)))
         except ValidationError as error:
             # An unknown argument explains a missing one, so it comes first.
             faults = sorted(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
             sentences = dict.fromkeys(self._sentence(fault) for fault in faults)
             first = str(faults[0]["loc"][0]) if faults[0]["loc"] else None
             raise InvalidArgumentError(" ".join(list(sentences)[:5]), argument=first) from None
-        return {name: getattr(values, name) for name in type(values).model_fields}
 
     def lenient(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments with what hosts are known to do to them undone: for the MCP door alone.
