@@ -319,8 +319,13 @@ class Committed:
 
     def numbers(self, record: Invocation) -> dict[str, Any] | None:
         """The numbers that a record leaves open, to be kept beside it; None where it leaves none."""
-        paths = {*(record.fills or {}).values(), *(_number_in(ref) for ref in (record.refs or {}).values())}
-        numbers = {path: self.number(path) for path in sorted(paths)}
+        numbers: dict[str, Any] = {}
+        for path in record.fills.values() if record.fills else ():
+            numbers[path] = self.number(path)
+        for ref in record.refs.values() if record.refs else ():
+            path = _number_in(ref)
+            if path not in numbers:
+                numbers[path] = self.number(path)
         if "head" in numbers:
             numbers["head"] = {
                 name: value for name, value in numbers["head"].items() if not stands_in_head_alone(name, value)

@@ -14,7 +14,7 @@ from ..heads import nanos
 from ..times import micros
 from ..words import fold
 from .driver import Db
-from .rows import HEAD_COLUMNS
+from .rows import HEAD_COLUMNS, RECORD
 
 Clause = tuple[str, Sequence[Any]]
 RARE_TAG = 1000
@@ -155,7 +155,7 @@ def records_page(query: InvocationQuery, after: int | None) -> Clause:
     if after is not None:
         clauses.append((f"r.id {'>' if query.reverse else '<'} ?", [after]))
     text, values = where(clauses)
-    sql = "SELECT r.id, s.session_id, r.revision, r.numbers, r.body FROM records r LEFT JOIN sessions s USING (sid)"
+    sql = f"SELECT r.id, {RECORD} FROM records r LEFT JOIN sessions s USING (sid)"
     return f"{sql} {text} ORDER BY r.id {'ASC' if query.reverse else 'DESC'} LIMIT {query.limit + 1}", values
 
 

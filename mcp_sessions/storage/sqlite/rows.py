@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from operator import attrgetter
 from typing import Any
 
 from ..._json import decode, encode
-from ...models import ConversationMessage, Invocation, SessionMetadata, SessionStatus
+from ...models import (
+    ConversationMessage,
+    Failure,
+    Invocation,
+    InvocationStatus,
+    SessionMetadata,
+    SessionStatus,
+)
 from ..heads import NANO, joined, nanos
 from ..times import micros, moment
 from ..words import fold
 from .driver import Row
 
 _STATUS = {status.value: status for status in SessionStatus}
+_RECORD_STATUS = {status.value: status for status in InvocationStatus}
 _DECODE: dict[str, Callable[[Any], Any]] = {
     "status": _STATUS.__getitem__,
     "created_at": moment,
@@ -45,6 +54,19 @@ _PLACE = {name: (place, _DECODE.get(name)) for place, name in enumerate(HEAD_COL
 _FIELDS = [(name, *_PLACE[name]) for name in SessionMetadata.model_fields]
 MORE = ("tool_name", "invocation_id", "tool_calls", "tool_call_id", "payload", "model", "token_usage")
 _NO_MORE = dict.fromkeys(MORE)
+_NOTHING = (None,) * len(MORE)
+_more = attrgetter(*MORE)
+RECORD = (
+    "r.invocation_id, r.user_id, r.tool_name, r.kind, r.status, r.started_at, r.duration_ms, r.model, r.token_usage, "
+    "r.scope, r.body, s.session_id, r.revision, r.numbers"
+)
+"""The columns of `record_of`, from `records r LEFT JOIN sessions s`."""
+_BODY = (
+    *("caller", "attempt", "parent_id", "native_id", "arguments", "result", "error", "refs", "cost", "cost_source"),
+    *("digest", "fills", "cut", "owner"),
+)
+"""The fields of a record that have no column."""
+_NO_BODY = dict.fromkeys(_BODY)
 
 
 class HeadRow(Mapping[str, Any]):
@@ -105,7 +127,7 @@ def folded(session_id: str, purpose: str | None, tags: list[str]) -> str:
 
 def more_of(message: ConversationMessage) -> str | None:
     """The fields that most messages lack, as JSON; None where this one lacks them too."""
-    if all(getattr(message, name) is None for name in MORE):
+    if _more(message) == _NOTHING:
         return None
     return message.model_dump_json(include=set(MORE), exclude_none=True)
 
@@ -125,7 +147,35 @@ def message_of(row: Row) -> ConversationMessage:
     return ConversationMessage.known(fields | _NO_MORE)
 
 
+def body_of(record: Invocation) -> str:
+    """The fields of a record that have no column, as JSON."""
+    values = vars(record)
+    return encode({name: values[name] for name in _BODY if values[name] is not None})
+
+
 def record_of(row: Row) -> Invocation:
-    """From (session_id, revision, numbers, body)."""
-    session_id, revision, numbers, body = row
-    return joined(Invocation.model_validate_json(body), session_id, revision, decode(numbers) if numbers else {})
+    """From the columns RECORD."""
+    id_, user_id, tool_name, kind, status, started_at, duration_ms, model, usage, scope, body, *place = row
+    session_id, revision, numbers = place
+    fields: dict[str, Any] = decode(body)
+    if "error" in fields:
+        fields["error"] = Failure.known(fields["error"])
+    record = Invocation.known(
+        {
+            **_NO_BODY,
+            **fields,
+            "invocation_id": id_,
+            "session_id": session_id,
+            "user_id": user_id,
+            "tool_name": tool_name,
+            "kind": kind,
+            "status": _RECORD_STATUS[status],
+            "started_at": moment(started_at),
+            "duration_ms": duration_ms,
+            "revision": revision,
+            "model": model,
+            "token_usage": decode(usage) if usage else None,
+            "scope": scope,
+        }
+    )
+    return joined(record, session_id, revision, decode(numbers)) if numbers else record

@@ -84,7 +84,7 @@ CREATE TABLE records (
     unpriced INTEGER NOT NULL,
     revision INTEGER,
     numbers TEXT,                           -- what only the commit knew of the result
-    body TEXT NOT NULL                      -- the record as it was staged
+    body TEXT NOT NULL                      -- its other fields, as they were staged
 ) STRICT;
 CREATE INDEX records_by_session ON records (sid, id);
 CREATE UNIQUE INDEX records_by_given_id ON records (sid, invocation_id) WHERE scope IS NOT NULL;

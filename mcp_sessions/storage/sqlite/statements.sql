@@ -101,11 +101,16 @@ INSERT INTO records (
 );
 
 -- name: record_of_session
-SELECT r.id, s.session_id, r.revision, r.numbers, r.body FROM records r LEFT JOIN sessions s USING (sid)
+SELECT r.id, r.invocation_id, r.user_id, r.tool_name, r.kind, r.status, r.started_at, r.duration_ms, r.model,
+    r.token_usage, r.scope, r.body, s.session_id, r.revision, r.numbers
+FROM records r LEFT JOIN sessions s USING (sid)
 WHERE r.sid = ? AND r.invocation_id = ? AND r.scope IS NOT NULL;
 
 -- name: record_of_user
-SELECT r.id, s.session_id, r.revision, r.numbers, r.body, r.sid IS NOT NULL AND s.sid IS NULL FROM records r LEFT JOIN sessions s USING (sid)
+SELECT r.id, r.invocation_id, r.user_id, r.tool_name, r.kind, r.status, r.started_at, r.duration_ms, r.model,
+    r.token_usage, r.scope, r.body, s.session_id, r.revision, r.numbers,
+    r.sid IS NOT NULL AND s.sid IS NULL
+FROM records r LEFT JOIN sessions s USING (sid)
 WHERE ifnull(r.user_id, '') = ifnull(?, '') AND r.invocation_id = ? AND r.scope = 'user';
 
 -- name: drop_record

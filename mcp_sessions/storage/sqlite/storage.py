@@ -44,7 +44,7 @@ from .connecting import File, translated
 from .driver import Db
 from .listing import hits_page, records_page, sessions_page, totals
 from .readers import Readers
-from .rows import HEAD_COLUMNS, message_of, metadata_of_row, record_of
+from .rows import HEAD_COLUMNS, RECORD, message_of, metadata_of_row, record_of
 from .writer import Chore, Work, Writer
 from .writing import SQL, Writing, user_token, word_token
 
@@ -410,7 +410,7 @@ def _messages(db: Db, sid: int, want: Want) -> list[ConversationMessage]:
 def _records(db: Db, sid: int, want: Want) -> list[Invocation]:
     kinds = "r.kind IN ('work', 'usage')" if want.usage else "r.kind = 'work'"
     sql = (
-        "SELECT s.session_id, r.revision, r.numbers, r.body FROM records r JOIN sessions s USING (sid) "
+        f"SELECT {RECORD} FROM records r JOIN sessions s USING (sid) "
         f"WHERE r.sid = ? AND {kinds} ORDER BY r.id DESC LIMIT ?"
     )
     return [record_of(row) for row in db.execute(sql, (sid, want.records))]

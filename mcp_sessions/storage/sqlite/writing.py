@@ -20,7 +20,7 @@ from ..times import micros
 from ..words import words
 from .connecting import statements
 from .driver import Db, Row
-from .rows import HeadRow, column, folded, message_of, more_of, record_of, row_of_metadata
+from .rows import HeadRow, body_of, column, folded, message_of, more_of, record_of, row_of_metadata
 
 SQL = statements()
 SLOTS = 4096  # ids for rows of one millisecond
@@ -182,7 +182,7 @@ class Writing:
             self._update(db, head, after, new_fields)
         committed = Committed(session_id, after, effect, note or note_on(head, change))
         for _, record in effect.records:
-            numbers = committed.numbers(record) if record.fills or record.refs else None
+            numbers = committed.numbers(record)
             self._add_record(db, sid, record, new_fields.get("revision"), encode(numbers) if numbers else None)
         for other_id, other in change.also:
             self._apply(db, self._head(db, other_id), other)
@@ -344,7 +344,7 @@ class Writing:
             unpriced(record),
             revision,
             numbers,
-            record.model_dump_json(exclude_none=True, exclude={"session_id", "revision"}),
+            body_of(record),
         )
         _add(db, "add_record", started, values)
 
