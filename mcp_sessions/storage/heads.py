@@ -147,7 +147,7 @@ def apply(head: Head, change: Change, effect: Effect, limits: Limits) -> dict[st
         state = True
         _alter(head, change, new, limits)
     worked = _count(head, effect.records, new, limits.tools_used)
-    if (cost := nanos(new.get("estimated_cost", 0.0))) > MOST_NANO_USD:
+    if "estimated_cost" in new and (cost := nanos(new["estimated_cost"])) > MOST_NANO_USD:
         raise LimitError("the session's cost", cost, MOST_NANO_USD, "nano-USD", argument="cost")
     if state:
         new["revision"] = head["revision"] + 1

@@ -21,6 +21,8 @@ from .driver import Db
 
 APPLICATION_ID = 0x4D435053  # "MCPS"
 MIGRATIONS = ("schema.sql",)
+PAGE_BYTES = 2048
+"""Of a new file. A commit of a few hundred bytes touches seven pages, each of which is written whole."""
 VERSION = len(MIGRATIONS)
 T = TypeVar("T")
 
@@ -94,6 +96,7 @@ def writable(file: File, *, create: bool = False) -> Db:
         file,
         apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0),
         [
+            f"PRAGMA page_size={PAGE_BYTES}",
             "PRAGMA secure_delete=ON",
             f"PRAGMA synchronous={'FULL' if file.durability == 'full' else 'NORMAL'}",
             "PRAGMA journal_size_limit=67108864",

@@ -111,8 +111,9 @@ def metadata_of_row(row: Row) -> SessionMetadata:
 
 def column(name: str, value: Any) -> Any:
     """A field of the head as its column holds it."""
-    encoder = _ENCODE.get(name)
-    return value if encoder is None or value is None else encoder(value)
+    if name in _ENCODE and value is not None:
+        return _ENCODE[name](value)
+    return value
 
 
 def row_of_metadata(metadata: SessionMetadata) -> list[Any]:

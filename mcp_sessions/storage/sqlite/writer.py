@@ -31,7 +31,7 @@ Chore = tuple[Work[bool], bool]
 MAX_BATCH = 256
 POLL_S = 0.05
 IDLE_S = 1.0
-TIDY_PAGES = 1000
+TIDY_PAGES = 2000
 """After so many more pages the log is moved into the file and begun anew, if no reader is in the way."""
 LONG_LOG_PAGES = 4 * TIDY_PAGES
 READERS_MS = 50
@@ -165,16 +165,12 @@ class Writer:
             with self._lock:
                 if self._restless and self._thread is not None and not (self._busy or self._due()):
                     mine = self._busy = self._worked = True
-            if not mine:
-                return False
-            with suppress(OSError):  # the thread meets it too, and tells
-                gated = has_kernel_lock() and self._gate.try_acquire()
-            if has_kernel_lock() and not gated:
-                return False
-            job.state = "running"
-            self._do([job])
-            job.state = "done"
-            return True
+            gated = mine and self._try_gate()
+            if gated:
+                job.state = "running"
+                self._do([job])
+                job.state = "done"
+            return gated
         finally:
             if mine:
                 self._end_turn(gated=gated)
@@ -182,13 +178,23 @@ class Writer:
     def _end_turn(self, *, gated: bool) -> None:
         try:
             if gated:
-                with suppress(OSError):
-                    self._gate.release()
+                self._leave_gate()
         finally:
             self._busy = False
             with self._lock:
                 if self._due():
                     self._wake.notify_all()
+
+    def _try_gate(self) -> bool:
+        try:
+            return not has_kernel_lock() or self._gate.try_acquire()
+        except OSError:
+            return False  # the thread meets it too, and tells
+
+    def _leave_gate(self) -> None:
+        if has_kernel_lock():
+            with suppress(OSError):
+                self._gate.release()
 
     def _wait_for(self, job: _Job) -> None:
         with self._lock:
@@ -294,9 +300,9 @@ class Writer:
         return _Job(None) if self._lingering else None
 
     def _batch(self, chore: _Job | None = None) -> None:
-        gated, broken = False, None
+        broken = None
         try:
-            gated = self._pass_gate()
+            self._pass_gate()
         except OSError as error:
             broken = error if self._in_place() else self._moved()
         jobs = [*([chore] if chore is not None else []), *self._taken()]
@@ -308,15 +314,12 @@ class Writer:
             _tell(jobs)
             jobs = []
             self._tidy_log()
-        if gated:
-            with suppress(OSError):
-                self._gate.release()
+        if broken is None:
+            self._leave_gate()
         _tell(jobs)
 
-    def _pass_gate(self) -> bool:
-        if not has_kernel_lock():
-            return False
-        if not self._gate.try_acquire():
+    def _pass_gate(self) -> None:
+        if has_kernel_lock() and not self._gate.try_acquire():
             with self._lock:
                 self._at_gate = True
                 self._wake.notify_all()
@@ -324,7 +327,6 @@ class Writer:
                 self._gate.acquire()
             finally:
                 self._at_gate = False
-        return True
 
     def _taken(self) -> list[_Job]:
         jobs: list[_Job] = []
@@ -337,14 +339,14 @@ class Writer:
         return jobs
 
     def _do(self, jobs: list[_Job]) -> None:
-        work = [job for job in jobs if job.work is not None]
+        checkpoints = [job for job in jobs if job.work is None]
+        work = [job for job in jobs if job.work is not None] if checkpoints else jobs
         if work:
             try:
                 with self._using:
                     self._transact(work)
             except BaseException as error:  # noqa: BLE001 - the door between this thread and its callers: each gets it
                 self._fail(work, error)
-        checkpoints = [job for job in jobs if job.work is None]
         if checkpoints:  # which fail by themselves alone: what went wrong in the work beside them is not theirs
             try:
                 with self._using:

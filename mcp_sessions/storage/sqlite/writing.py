@@ -189,21 +189,22 @@ class Writing:
         return committed
 
     def _update(self, db: Db, head: HeadRow, after: HeadRow, new: Mapping[str, Any]) -> None:
-        values = {name: column(name, value) for name, value in new.items()}
+        values = [column(name, value) for name, value in new.items()]
+        names = tuple(new)
         if "purpose" in new or "tags" in new:
-            values["folded"] = folded(after["session_id"], after["purpose"], after["tags"])
+            names += ("folded",)
+            values.append(folded(after["session_id"], after["purpose"], after["tags"]))
         if "tags" in new:
             old, now = set(head["tags"]), set(new["tags"])
             db.executemany(SQL["drop_tag"], [(tag, head.sid) for tag in old - now])
             db.executemany(SQL["add_tag"], [(tag, head.sid) for tag in now - old])
-        names = tuple(values)
         sql = self._updates.get(names)
         if sql is None:
             columns = [f"{name} = ?" for name in names]
             if "revision" in new:
                 columns.append(f"position = ({SQL['position'].rstrip(';')}) + 1")
             sql = self._updates[names] = f"UPDATE sessions SET {', '.join(columns)} WHERE sid = ?"
-        db.execute(sql, (*values.values(), head.sid))
+        db.execute(sql, (*values, head.sid))
 
     def _append(
         self,
