@@ -18,6 +18,7 @@ from mcp_sessions.models import Alter, Change, Query, Want
 from mcp_sessions.storage import open_storage
 from mcp_sessions.storage.sqlite import SQLiteSessionStorage
 from mcp_sessions.storage.sqlite.writer import _Job
+from mcp_sessions.storage.sqlite.writing import PIECE
 from tests.processes import Child, full_counts, until
 from tests.storage import programs
 from tests.storage.looking import bytes_of, deletion, faults, holds_what_was_told, made, rows
@@ -172,8 +173,20 @@ def test_what_was_written_is_indexed_in_a_quiet_moment(tmp_path: Path) -> None:
     with SQLiteSessionStorage(path) as storage:
         for number in range(10):
             add(storage, "a", f"word {number}")
-        until(lambda: not rows(storage, "unindexed"))
+        until(lambda: rows(storage, "search_docsize") == 10)
         assert len(storage.search("word", Query()).items) == 10
+
+
+def test_a_long_session_and_many_short_ones_are_indexed_in_pieces(tmp_path: Path) -> None:
+    path = made(tmp_path / "s.db", "a", *(f"s{number}" for number in range(PIECE + 10)))
+    with SQLiteSessionStorage(path, durability="process") as storage:
+        for _ in range(PIECE + 10):
+            add(storage, "a", "long")
+        for number in range(PIECE + 10):
+            add(storage, f"s{number}", "short")
+        assert len(storage.search("long", Query(limit=1000)).items) == PIECE + 10
+        assert len(storage.search("short", Query(limit=1000)).items) == PIECE + 10
+        assert not [finding for finding in storage.check() if finding.level != "ok"]
 
 
 def test_sixty_four_threads_of_one_process_all_get_through(tmp_path: Path) -> None:

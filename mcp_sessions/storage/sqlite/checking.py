@@ -27,8 +27,8 @@ _QUESTIONS = {
                 AND sid NOT IN (SELECT sid FROM purging))
             + (SELECT count(*) FROM tags WHERE sid NOT IN (SELECT sid FROM sessions))""",
     "messages that search cannot find": """
-        SELECT count(*) FROM messages
-        WHERE id NOT IN (SELECT id FROM unindexed) AND id NOT IN (SELECT id FROM search_docsize)""",
+        SELECT count(*) FROM messages m LEFT JOIN sessions s USING (sid) LEFT JOIN purging p USING (sid)
+        WHERE m.seq <= ifnull(s.indexed, p.indexed) AND m.id NOT IN (SELECT id FROM search_docsize)""",
     "search rows without a message": """
         SELECT count(*) FROM search_docsize WHERE id NOT IN (SELECT id FROM messages)""",
     "deleted sessions whose rows are still being removed": "SELECT count(*) FROM purging",

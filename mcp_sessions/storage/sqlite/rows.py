@@ -95,6 +95,11 @@ class HeadRow(Mapping[str, Any]):
     def sid(self) -> int:
         return self._row[0]
 
+    @property
+    def indexed(self) -> int:
+        """The seq up to which its messages are in the search index."""
+        return self._row[-1]
+
     def altered(self, new: Mapping[str, Any]) -> HeadRow:
         """The head after `new`."""
         return HeadRow(self._row, new)

@@ -26,8 +26,10 @@ CREATE TABLE sessions (
     estimated_cost INTEGER NOT NULL,
     unpriced_invocations INTEGER NOT NULL,
     folded TEXT NOT NULL,                   -- id, purpose and tags, as text filters compare them
-    position INTEGER NOT NULL               -- of the last commit that changed its state, in the whole store
+    position INTEGER NOT NULL,              -- of the last commit that changed its state, in the whole store
+    indexed INTEGER NOT NULL DEFAULT 0      -- up to this seq its messages are in the search index
 ) STRICT;
+CREATE INDEX sessions_unindexed ON sessions (sid) WHERE last_seq > indexed;
 CREATE INDEX sessions_by_status ON sessions (status, updated_at);
 CREATE INDEX sessions_by_user ON sessions (user_id, status, updated_at) WHERE user_id IS NOT NULL;
 CREATE INDEX sessions_by_purpose ON sessions (purpose) WHERE purpose IS NOT NULL;
@@ -91,14 +93,12 @@ CREATE UNIQUE INDEX records_by_given_id ON records (sid, invocation_id) WHERE sc
 CREATE UNIQUE INDEX records_by_user ON records (ifnull(user_id, ''), invocation_id) WHERE scope = 'user';
 CREATE INDEX records_running ON records (id) WHERE status = 'running';
 
--- The words of messages (as storage/words.py cuts them) and whose they are; `unindexed` waits to get in.
+-- The words of messages (as storage/words.py cuts them) and whose they are; they get in after their commit.
 CREATE VIRTUAL TABLE search USING fts5 (
     words, scope, content = '', detail = 'column', tokenize = "ascii tokenchars '_'"
 );
 INSERT INTO search (search, rank) VALUES ('secure-delete', 1);
-CREATE TABLE unindexed (id INTEGER PRIMARY KEY) STRICT;
-CREATE TRIGGER messages_wait AFTER INSERT ON messages BEGIN INSERT INTO unindexed (id) VALUES (new.id); END;
 
 CREATE TABLE deleted (position INTEGER PRIMARY KEY, session_id TEXT NOT NULL) STRICT;
 -- Deleted sessions whose rows are still being removed, piece by piece.
-CREATE TABLE purging (sid INTEGER PRIMARY KEY, user_id TEXT) STRICT;
+CREATE TABLE purging (sid INTEGER PRIMARY KEY, user_id TEXT, indexed INTEGER NOT NULL) STRICT;

@@ -126,16 +126,16 @@ INSERT INTO deleted (position, session_id) VALUES (?, ?);
 DELETE FROM deleted WHERE position <= (SELECT position FROM deleted ORDER BY position DESC LIMIT 1 OFFSET ?);
 
 -- name: add_purging
-INSERT INTO purging (sid, user_id) VALUES (?, ?);
+INSERT INTO purging (sid, user_id, indexed) VALUES (?, ?, ?);
 
 -- name: purging
-SELECT sid, user_id FROM purging ORDER BY sid LIMIT 1;
+SELECT sid, user_id, indexed FROM purging ORDER BY sid LIMIT 1;
 
 -- name: done_purging
 DELETE FROM purging WHERE sid = ?;
 
 -- name: some_messages
-SELECT id, content FROM messages WHERE sid = ? LIMIT ?;
+SELECT id, seq, content FROM messages WHERE sid = ? LIMIT ?;
 
 -- name: some_records
 SELECT id FROM records WHERE sid = ? LIMIT ?;
@@ -149,25 +149,20 @@ DELETE FROM old_keys WHERE sid = ?;
 -- name: purge_retracted
 DELETE FROM retracted WHERE sid = ?;
 
--- name: unindexed_upto
-SELECT max(id) FROM unindexed;
+-- name: unindexed
+SELECT sid, user_id, indexed, last_seq FROM sessions WHERE last_seq > indexed AND sid >= ? ORDER BY sid LIMIT 1;
 
 -- name: some_unindexed
-SELECT u.id, m.content, m.sid, ifnull(s.user_id, p.user_id) FROM unindexed u JOIN messages m USING (id)
-LEFT JOIN sessions s USING (sid) LEFT JOIN purging p USING (sid)
-WHERE u.id <= ? ORDER BY u.id LIMIT ?;
+SELECT id, seq, content FROM messages WHERE sid = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?;
 
--- name: drop_unindexed
-DELETE FROM unindexed WHERE id = ?;
+-- name: indexed
+UPDATE sessions SET indexed = ? WHERE sid = ?;
 
 -- name: index_words
 INSERT INTO search (rowid, words, scope) VALUES (?, ?, ?);
 
 -- name: forget_words
 INSERT INTO search (search, rowid, words, scope) VALUES ('delete', ?, ?, ?);
-
--- name: content
-SELECT content FROM messages WHERE id = ?;
 
 -- name: sid
 SELECT sid FROM sessions WHERE session_id = ?;

@@ -7,6 +7,7 @@ import os
 import threading
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -46,7 +47,7 @@ from .listing import hits_page, records_page, sessions_page, totals
 from .readers import Readers
 from .rows import HEAD_COLUMNS, RECORD, message_of, metadata_of_row, record_of
 from .writer import Chore, Work, Writer
-from .writing import SQL, Writing, user_token, word_token
+from .writing import SQL, Place, Writing, user_token, word_token
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -137,8 +138,9 @@ class SQLiteSessionStorage(SessionStorage):
     def _idle(self, db: Db) -> Chore | None:
         if db.execute(SQL["purging"]).fetchone() is not None:
             return self._writing.purge, True
-        upto = db.execute(SQL["unindexed_upto"]).fetchone()[0]
-        return None if upto is None else (lambda db: self._writing.index(db, upto), False)
+        if db.execute(SQL["unindexed"], (0,)).fetchone() is not None:
+            return lambda db: self._writing.index(db, (0, 0)) is not None, False
+        return None
 
     # reading
 
@@ -206,10 +208,12 @@ class SQLiteSessionStorage(SessionStorage):
 
     def _index(self) -> None:
         """What was committed until now is found: let it into the index, in bounded pieces."""
+        place: Place | None = (0, 0)
         with self._here().readers.one() as db:
-            upto = db.execute(SQL["unindexed_upto"]).fetchone()[0]
-        while upto is not None and self._write(lambda db: self._writing.index(db, upto)):
-            pass
+            if db.execute(SQL["unindexed"], (0,)).fetchone() is None:
+                return
+        while place is not None:
+            place = self._write(partial(self._writing.index, place=place))
 
     def invocations(self, query: InvocationQuery, cursor: str | None = None) -> Page[Invocation]:
         question = bound("invocations", query)

@@ -25,6 +25,8 @@ from .rows import HeadRow, body_of, column, folded, message_of, more_of, record_
 SQL = statements()
 SLOTS = 4096  # ids for rows of one millisecond
 KEPT_DELETIONS = 10_000
+Place = tuple[int, int]
+"""A session to index next, by sid, and up to which seq; 0: to its last."""
 PIECE = 256
 """Rows a bounded piece of background work touches, so that no commit waits for long behind it."""
 
@@ -102,7 +104,7 @@ class Writing:
         db.execute(SQL["drop_session"], (head.sid,))
         db.execute(SQL["add_deleted"], (position, session_id))
         db.execute(SQL["prune_deleted"], (KEPT_DELETIONS,))
-        db.execute(SQL["add_purging"], (head.sid, head["user_id"]))
+        db.execute(SQL["add_purging"], (head.sid, head["user_id"], head.indexed))
         return Committed(session_id, head, Effect()).metadata
 
     def purge(self, db: Db) -> bool:
@@ -113,10 +115,10 @@ class Writing:
         row = db.execute(SQL["purging"]).fetchone()
         if row is None:
             return False
-        sid, user_id = row
+        sid, user_id, indexed = row
         rows = db.execute(SQL["some_messages"], (sid, PIECE)).fetchall()
-        for id_, _ in rows:
-            self._drop_message(db, id_, sid, user_id)
+        for id_, seq, content in rows:
+            self._drop_message(db, id_, content, _scope(sid, user_id) if seq <= indexed else None)
         records = db.execute(SQL["some_records"], (sid, PIECE)).fetchall()
         db.executemany(SQL["drop_record"], records)
         if len(rows) < PIECE and len(records) < PIECE:
@@ -124,16 +126,27 @@ class Writing:
                 db.execute(SQL[name], (sid,))
         return True
 
-    def index(self, db: Db, upto: int) -> bool:
-        """Let a piece of the waiting messages into the search index; whether there was one."""
-        rows = db.execute(SQL["some_unindexed"], (upto, PIECE)).fetchall()
-        db.executemany(
-            SQL["index_words"],
-            ((id_, _indexed(content), _scope(sid, user_id)) for id_, content, sid, user_id in rows),
-        )
-        # Just these: a message of a session that is being purged never gets in, and its removal must know that.
-        db.executemany(SQL["drop_unindexed"], ((row[0],) for row in rows))
-        return bool(rows)
+    def index(self, db: Db, place: Place) -> Place | None:
+        """Let a piece of the waiting messages into the search index, from a place on; where to go on, if anywhere.
+
+        A session's messages are taken up to its last one of when it was begun, so that it ends while others write.
+        """
+        first, most = place
+        room = PIECE
+        while room > 0:
+            row = db.execute(SQL["unindexed"], (first,)).fetchone()
+            if row is None:
+                return None
+            sid, user_id, indexed, last = row
+            last = most if sid == first and most else last
+            rows = db.execute(SQL["some_unindexed"], (sid, indexed, last, room)).fetchall()
+            scope = _scope(sid, user_id)
+            db.executemany(SQL["index_words"], ((id_, _indexed(content), scope) for id_, _, content in rows))
+            whole = len(rows) < room
+            db.execute(SQL["indexed"], (last if whole else rows[-1][1], sid))
+            first, most = (sid + 1, 0) if whole else (sid, last)
+            room -= len(rows) + 1
+        return first, most
 
     # parts
 
@@ -257,17 +270,17 @@ class Writing:
         _add(db, "add_message", timestamp, values)
 
     def _retract(self, db: Db, head: HeadRow, first: int, last: int, effect: Effect) -> None:
+        scope = _scope(head.sid, head["user_id"])
         for id_, *row in db.execute(SQL["messages_between"], (head.sid, first, last)).fetchall():
             message = message_of(tuple(row))
-            self._drop_message(db, id_, head.sid, head["user_id"])
+            self._drop_message(db, id_, message.content, scope if message.seq <= head.indexed else None)
             db.execute(SQL["add_retracted"], (head.sid, message.message_id, message.seq, message.fingerprint()))
             effect.retracted += 1
 
-    def _drop_message(self, db: Db, id_: int, sid: int, user_id: str | None) -> None:
-        db.execute(SQL["drop_unindexed"], (id_,))
-        if not db.changes():
-            (content,) = db.execute(SQL["content"], (id_,)).fetchone()
-            db.execute(SQL["forget_words"], (id_, _indexed(content), _scope(sid, user_id)))
+    def _drop_message(self, db: Db, id_: int, content: str, scope: str | None) -> None:
+        """Remove a row; `scope` is that of its search row, None where it has none yet."""
+        if scope is not None:
+            db.execute(SQL["forget_words"], (id_, _indexed(content), scope))
         db.execute(SQL["drop_message"], (id_,))
 
     def _version(self, db: Db, sid: int, key: str) -> int:
