@@ -381,6 +381,9 @@ class Want(Frozen):
     """All keys that start so; "" gives all but the internal ones (a leading ".")."""
     names: bool = False
     """The names of all keys that are not internal."""
+    any_keys: Number = 0
+    """How many keys by name, at most, the internal ones too."""
+    after_key: Text | None = None
     messages: Number = 0
     """How many messages, at most."""
     before: Number | None = None
@@ -452,7 +455,8 @@ class InvocationQuery(Frozen):
     user_id: Text | None = None
     tool: Text | None = None
     status: InvocationStatus | None = None
-    kind: Literal["session", "work"] | None = None
+    kind: Literal["session", "work", "counted"] | None = None
+    """`counted`: of work, and of tokens counted without a call, which are not listed otherwise."""
     reverse: bool = False
     limit: int = Field(default=100, ge=1, le=1000)
 

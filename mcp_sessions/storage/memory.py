@@ -403,21 +403,24 @@ class MemorySessionStorage(SessionStorage):
         with self._lock:
             self._open()
             stored = self._get(session_id, want.as_user)
+            named = want.names or want.any_keys
+            live = sorted(key for key in stored.keys if self._version(stored, key)) if named else []
             keys = {*want.keys, *(key for key in stored.keys if _wanted(key, want.prefix))}
+            keys |= {*islice((key for key in live if want.after_key is None or key > want.after_key), want.any_keys)}
             data: dict[str, Value] = {}
             for key in sorted(keys):
                 version, text = stored.keys.get(key, [(0, None)])[-1]
                 if text is not None:
                     data[key] = Value(value=decode(text), version=version)
-            names = [key for key in sorted(stored.keys) if _wanted(key, "") and self._version(stored, key)]
             messages = list(islice(_said(stored.messages, want), want.messages + 1)) if want.messages else []
             kinds = ("work", "usage") if want.usage else ("work",)
-            records = [one for one in self._records.values() if one.session is stored and one.record.kind in kinds]
+            everywhere = self._records.values() if want.records else ()
+            records = [one for one in everywhere if one.session is stored and one.record.kind in kinds]
             records.sort(key=lambda one: one.place, reverse=True)
             return View(
                 metadata=metadata_of(stored.head),
                 data=data,
-                names=names if want.names else [],
+                names=[key for key in live if _wanted(key, "")] if want.names else [],
                 messages=[isolated(message) for message in messages[: want.messages]],
                 more_messages=len(messages) > want.messages,
                 records=[one.value() for one in records[: want.records]],
@@ -575,7 +578,7 @@ class MemorySessionStorage(SessionStorage):
             record = one.record
             owner = one.session.head["user_id"] if one.session else record.user_id
             if (
-                record.kind != "usage"
+                record.kind != ("session" if query.kind == "counted" else "usage")
                 and (query.as_user is None or owner == query.as_user)
                 and (query.session_id is None or _id_of(one.session) == query.session_id)
                 and (query.invocation_id is None or record.invocation_id == query.invocation_id)
@@ -583,7 +586,7 @@ class MemorySessionStorage(SessionStorage):
                 and (query.scope != "user" or (record.scope, record.user_id) == ("user", query.user_id))
                 and (query.tool is None or record.tool_name == query.tool)
                 and (query.status is None or record.status is query.status)
-                and (query.kind is None or record.kind == query.kind)
+                and (query.kind in (None, "counted") or record.kind == query.kind)
             ):
                 found.append(one)
         return sorted(found, key=lambda one: one.place, reverse=True)

@@ -36,6 +36,18 @@ class Keys(Store):
         assert storage.commit("s", does(remove=(key,))).removed == [key]
         assert values(storage) == {"other": 2}
 
+    @pytest.mark.parametrize("some", [1, 2, 4, 100])
+    def test_keys_by_name_join_into_all_of_them(self, storage: SessionStorage, some: int) -> None:
+        names = ["", "!", ".i", "A", "a", "a b", "é", "\uffee", "\U0001f600"]
+        storage.create(head(), does(set={**dict.fromkeys(reversed(names), 1), "gone": 2}))
+        storage.commit("s", does(remove=("gone",)))
+        found: list[str] = []
+        while page := list(_keys(storage, any_keys=some, after_key=found[-1] if found else None)):
+            assert len(page) <= some
+            found += page
+        assert found == names
+        assert _keys(storage, any_keys=2, after_key="b", keys=("A",)) == {"A": 1, "é": 1, "\uffee": 1}
+
     def test_a_version_is_the_revision_that_wrote_it(self, storage: SessionStorage) -> None:
         storage.create(head())
         storage.commit("s", does(set={"a": 1, "b": 1}))

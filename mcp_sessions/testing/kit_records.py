@@ -19,7 +19,7 @@ from ..models import (
     tokens,
 )
 from ..storage.base import SessionStorage
-from .making import at, called, calls, contents, does, everything, head, read_all, said, say, values
+from .making import at, called, calls, contents, does, everything, head, joined, read_all, said, say, values
 from .store import Store
 
 ERROR = InvocationStatus.ERROR
@@ -153,6 +153,17 @@ class Records(Store):
         assert (found.token_usage, found.estimated_cost) == (tokens(7, 3), 0.5)
         assert calls(storage) == []
         assert storage.read("s", Want(records=9)).records == []
+
+    @pytest.mark.parametrize("reverse", [False, True], ids=["down", "up"])
+    def test_all_that_is_counted_is_listed_for_who_asks(self, storage: SessionStorage, reverse: bool) -> None:
+        kinds = ["work", "usage", "session"] * 4
+        records = tuple(called(f"{kind}{n}", second=n, kind=kind) for n, kind in enumerate(kinds))
+        storage.create(head(), does(records=records))
+        query = InvocationQuery(session_id="s", kind="counted", reverse=reverse, limit=3)
+        found = [record.invocation_id for record in joined(lambda cursor: storage.invocations(query, cursor))]
+        wanted = [record.invocation_id for record in storage.read("s", Want(records=99, usage=True)).records]
+        assert found == (wanted[::-1] if reverse else wanted)
+        assert len(found) == 8
 
     def test_usage_counts_once_for_an_id(self, storage: SessionStorage) -> None:
         storage.create(head())

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from typing import Annotated, Any, Literal
 
-from .._json import encode
 from ..calls import HEAD, NOTE, REMOVED, Call
 from ..errors import InvalidArgumentError
-from ..models import Invocation, SessionStatus, Text, View, Want
-from ..storage.cursors import pack, unpack
-from ..storage.whole import EVERYTHING
+from ..models import SessionStatus, Text, Want
 from . import outputs as out
 from .arguments import HIDDEN, Arg, Cursor, JsonObject, SessionId, Tags, Texts
-from .fitting import FRAME, fitted
+from .exporting import exported
 from .toolbox import Toolbox, noted
 
 MANAGE = Toolbox()
 tool = MANAGE.tool
-EXPORT_FORMAT = "mcp-sessions/1"
 
 
 @tool(
@@ -119,119 +113,9 @@ def session_export(
     """Write out a whole session as JSON, which can be imported again, or as Markdown to read. Long ones come in pieces:
     pass next_cursor back and join the content.
     """
-    view = _everything(call, session_id)
-    content = as_json(view) if format == "json" else as_markdown(view)
-    call.count = len(view.messages) + len(view.data)
-    question = f"session_export {session_id} {format}"
-    digest = hashlib.sha256(content.encode()).hexdigest()[:16]
-    place = unpack(question, cursor, (int, str))
-    start, before = place if place is not None else (0, digest)
-    if before != digest:
-        raise InvalidArgumentError(
-            f"Session {session_id} changed since the first piece was written out. Begin again without a cursor.",
-            argument="cursor",
-        )
-    piece = content[max(start, 0) :]
-    if call.room is not None:
-        piece = fitted(piece, call.room - FRAME)
-    end = max(start, 0) + len(piece)
-    result: dict[str, Any] = {"format": format, "content": piece}
-    if end < len(content):
-        result["next_cursor"] = pack(question, [end, digest])
-    return result
-
-
-def _everything(call: Call, session_id: str) -> View:
-    """All of a session as of one moment, internal keys included."""
-    while True:
-        want = Want(
-            prefix="", messages=EVERYTHING, order="oldest", records=EVERYTHING, usage=True, as_user=call.as_user
-        )
-        view = call.manager.view(session_id, want)
-        internal = call.manager.view(session_id, Want(prefix=".", as_user=call.as_user))
-        if internal.metadata.revision == view.metadata.revision:
-            return view.model_copy(update={"data": {**view.data, **internal.data}})
-
-
-def as_json(view: View) -> str:
-    """A session as one JSON document, from which an equal one can be made."""
-    return encode(
-        {
-            "format": EXPORT_FORMAT,
-            "metadata": view.metadata.to_dict(),
-            "messages": [message.to_dict() for message in view.messages],
-            "data": {key: {"value": value.value, "version": value.version} for key, value in view.data.items()},
-            "invocations": [_counted_once(record) for record in view.records],
-        }
-    )
-
-
-def _counted_once(record: Invocation) -> dict[str, Any]:
-    """The record with what tells a repeated call from another one, so that where it is restored none counts twice."""
-    more = {"scope": record.scope, "digest": record.digest, "cut": record.cut or None}
-    return record.to_dict() | {name: value for name, value in more.items() if value is not None}
-
-
-def as_markdown(view: View) -> str:
-    """A session to read: what it is, what was said, what was stored, what was called."""
-    head = view.metadata
-    parts = [_heading(1, head.purpose or head.session_id), ""]
-    facts = {
-        "session": head.session_id,
-        "status": head.status.value,
-        "created": head.created_at.isoformat(timespec="seconds"),
-        "updated": head.updated_at.isoformat(timespec="seconds"),
-        "tags": ", ".join(head.tags),
-        "summary": head.summary or "",
-    }
-    parts += [f"- {name}: {_one_line(fact)}" for name, fact in facts.items() if fact]
-    for message in view.messages:
-        name = f" ({message.tool_name})" if message.tool_name else ""
-        when = message.timestamp.isoformat(timespec="seconds")
-        parts += ["", _heading(2, f"{message.seq}. {message.role}{name}, {when}"), "", _closed(message.content)]
-    if view.data:
-        parts += ["", "## Data"]
-        for key, value in view.data.items():
-            parts += ["", _heading(3, key), "", _fenced(encode(value.value), "json")]
-    if calls := [record for record in reversed(view.records) if record.kind == "work"]:
-        parts += ["", "## Calls", ""]
-        parts += [_called(record) for record in calls]
-    return "\n".join(parts) + "\n"
-
-
-def _heading(level: int, text: str) -> str:
-    return f"{'#' * level} {_one_line(text)}"
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _fenced(text: str, language: str) -> str:
-    """Text in a fence that is longer than any in it."""
-    longest = max(map(len, re.findall(r"`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{text}\n{fence}"
-
-
-def _closed(text: str) -> str:
-    """Text as it is, with a code fence that it leaves open closed: what follows is not part of its code."""
-    fence = ""
-    for line in text.splitlines():
-        mark = re.match(r" {0,3}(`{3,}|~{3,})(.*)", line)
-        if mark is None:
-            continue
-        if not fence:
-            fence = mark[1]
-        elif mark[1].startswith(fence) and not mark[2].strip():
-            fence = ""
-    return f"{text}\n{fence}" if fence else text
-
-
-def _called(record: Invocation) -> str:
-    took = f", {record.duration_ms:g} ms" if record.duration_ms is not None else ""
-    failure = f": {_one_line(record.error.message)}" if record.error is not None else ""
-    return f"- {record.tool_name} {record.status.value}{took}{failure}"
+    content, more = exported(call, session_id, format, cursor)
+    result = {"format": format, "content": content}
+    return result if more is None else {**result, "next_cursor": more}
 
 
 @tool(

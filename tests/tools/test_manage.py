@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mcp_sessions import ConversationMessage, InvalidArgumentError, Invocation, SessionMetadata, SessionNotFoundError
-from mcp_sessions.models import Value, View, Want
-from mcp_sessions.storage import MemorySessionStorage
+from mcp_sessions import (
+    ConversationMessage,
+    InvalidArgumentError,
+    Invocation,
+    SessionManager,
+    SessionMetadata,
+    SessionNotFoundError,
+)
+from mcp_sessions.models import Change, InvocationQuery, NewMessage, Page, Value, View, Want
+from mcp_sessions.storage import MemorySessionStorage, SQLiteSessionStorage
 from mcp_sessions.storage.whole import EVERYTHING
+from mcp_sessions.tools import SESSION_TOOLS
+from tests.stores import SetClock
 from tests.tools.desk import Desk
 
 
@@ -170,6 +181,76 @@ def test_an_export_for_a_host_comes_in_pieces_that_join(prepared: Desk) -> None:
             more = {"cursor": piece["next_cursor"]} if "next_cursor" in piece else None
         assert "".join(pieces) == one["content"]
         assert len(pieces) > 5
+
+
+class Counting(SQLiteSessionStorage):
+    """Tells how many rows were read from it."""
+
+    rows = 0
+
+    def read(self, session_id: str, want: Want) -> View:
+        view = super().read(session_id, want)
+        self.rows += len(view.messages) + len(view.data) + len(view.records)
+        return view
+
+    def invocations(self, query: InvocationQuery, cursor: str | None = None) -> Page[Invocation]:
+        page = super().invocations(query, cursor)
+        self.rows += len(page.items)
+        return page
+
+
+@pytest.mark.parametrize("form", ["json", "markdown"])
+def test_all_pieces_of_an_export_read_each_row_about_once(tmp_path: Path, form: str) -> None:
+    """Each piece read and wrote out the whole session."""
+    with Counting(tmp_path / "s.db", durability="process") as storage, SessionManager(storage) as manager:
+        manager.create_session("a", data={f"k{number:04}": "v" * 100 for number in range(2_000)})
+        said = [
+            ConversationMessage(message_id=f"m{number}", role="user", content="x" * 400, timestamp=manager.clock())
+            for number in range(4_000)
+        ]
+        new = tuple(NewMessage(message=message) for message in said)
+        records = [manager.linked(None, "work", arguments={"a": "x" * 200}) for _ in range(2_000)]
+        storage.commit("a", Change(at=manager.clock(), messages=new, records=tuple(records)))
+        desk = Desk(manager, SetClock())
+        whole = desk("session_export", session_id="a", format=form)["content"]
+        storage.rows = 0
+        pieces: list[str] = []
+        peaks: list[int] = []
+        cursor: dict[str, str] | None = {}
+        while cursor is not None:
+            tracemalloc.start()
+            piece = desk.call("session_export", {"session_id": "a", "format": form, **cursor}, room=40_000)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+            pieces.append(piece["content"])
+            cursor = {"cursor": piece["next_cursor"]} if "next_cursor" in piece else None
+        assert "".join(pieces) == whole
+        assert len(pieces) > 30
+        assert storage.rows <= 8_000 + 2 * 16 * len(pieces)
+        assert max(peaks) < 1_000_000
+
+
+def test_a_session_that_changes_while_its_first_piece_is_read_is_begun_anew(tmp_path: Path) -> None:
+    class Changing(SQLiteSessionStorage):
+        """Is written to by somebody else after its third read."""
+
+        reads = 0
+
+        def read(self, session_id: str, want: Want) -> View:
+            view = super().read(session_id, want)
+            self.reads += 1
+            if self.reads == 3:
+                manager.add_conversation_message("a", "user", "from somebody else")
+            return view
+
+    with Changing(tmp_path / "s.db", durability="process") as storage, SessionManager(storage) as manager:
+        manager.create_session("a")
+        for number in range(10):
+            manager.add_conversation_message("a", "user", f"message {number}")
+        storage.reads = 0
+        piece = SESSION_TOOLS.invoke(manager, "session_export", {"session_id": "a"}, room=40_000)
+        document = json.loads(piece["content"])
+        assert document["metadata"]["message_count"] == len(document["messages"]) == 11
 
 
 @pytest.mark.parametrize("change", ["a message", "a recorded call"])

@@ -130,7 +130,8 @@ def _rare_tags(db: Db, query: Query) -> list[str] | None:
 
 def records_page(query: InvocationQuery, after: int | None) -> Clause:
     """The statement for a page of records and one row more, after a row id."""
-    clauses: list[Clause] = [("r.kind <> 'usage'", [])]
+    counted = query.kind == "counted"
+    clauses: list[Clause] = [("r.kind <> 'session'" if counted else "r.kind <> 'usage'", [])]
     if query.as_user is not None:
         owner = "CASE WHEN r.sid IS NULL THEN r.user_id ELSE (SELECT user_id FROM sessions WHERE sid = r.sid) END"
         clauses.append((f"{owner} = ?", [query.as_user]))
@@ -144,7 +145,7 @@ def records_page(query: InvocationQuery, after: int | None) -> Clause:
         ("invocation_id", query.invocation_id),
         ("tool_name", query.tool),
         ("status", query.status.value if query.status is not None else None),
-        ("kind", query.kind),
+        ("kind", None if counted else query.kind),
     ):
         if value is not None:
             clauses.append((f"r.{name} = ?", [value]))

@@ -64,6 +64,10 @@ WHERE sid = ?1 AND key >= ?2 AND substr(key, 1, length(?2)) = ?2 AND value IS NO
 SELECT key, version, value FROM keys
 WHERE sid = ? AND value IS NOT NULL AND substr(key, 1, 1) <> '.' ORDER BY key;
 
+-- name: any_keys
+SELECT key, version, value FROM keys
+WHERE sid = ?1 AND key >= ifnull(?2, '') AND key IS NOT ?2 AND value IS NOT NULL ORDER BY key LIMIT ?3;
+
 -- name: key_names
 SELECT key FROM keys WHERE sid = ? AND value IS NOT NULL AND substr(key, 1, 1) <> '.' ORDER BY key;
 

@@ -145,7 +145,8 @@ class SQLiteSessionStorage(SessionStorage):
     # reading
 
     def read(self, session_id: str, want: Want) -> View:
-        parts = bool(want.keys or want.prefix is not None or want.names or want.messages or want.records)
+        keys = bool(want.keys or want.prefix is not None or want.any_keys)
+        parts = bool(keys or want.names or want.messages or want.records)
         with self._here().readers.one(snapshot=parts) as db:
             row = db.execute(SQL["head"], (session_id,)).fetchone()
             if row is None or (want.as_user is not None and row[2] != want.as_user):
@@ -155,7 +156,7 @@ class SQLiteSessionStorage(SessionStorage):
             return View.known(
                 {
                     "metadata": metadata_of_row(row),
-                    "data": _data(db, sid, want) if parts else {},
+                    "data": _data(db, sid, want) if keys else {},
                     "names": [name for (name,) in db.execute(SQL["key_names"], (sid,))] if want.names else [],
                     "messages": messages[: want.messages],
                     "more_messages": len(messages) > want.messages,
@@ -394,6 +395,8 @@ def _data(db: Db, sid: int, want: Want) -> dict[str, Value]:
         rows = db.execute(SQL["live_keys"], (sid, want.prefix)).fetchall()
     for key in want.keys:
         rows += db.execute(SQL["live_key"], (sid, key)).fetchall()
+    if want.any_keys:
+        rows += db.execute(SQL["any_keys"], (sid, want.after_key, want.any_keys)).fetchall()
     return {key: Value.known({"value": decode(text), "version": version}) for key, version, text in sorted(rows)}
 
 
