@@ -6,11 +6,15 @@ from itertools import pairwise
 
 from ..errors import InvalidArgumentError
 from ..models import InvocationStatus, View
+from .heads import nanos
 
 
 def checked(view: View) -> None:
     """Raise InvalidArgumentError where the parts of a view contradict one another."""
     head = view.metadata
+    calls = [record for record in view.records if record.kind == "work"]
+    failed = sum(record.status is not InvocationStatus.OK for record in calls)
+    cost = sum(nanos(record.cost or 0.0) for record in view.records if record.kind != "session")
     seqs = [message.seq for message in view.messages]
     faults = [
         (any(seq < 1 for seq in seqs), "a message has no seq"),
@@ -31,6 +35,9 @@ def checked(view: View) -> None:
             any(record.status is InvocationStatus.RUNNING for record in view.records),
             "a record is still running",
         ),
+        (len(calls) > head.total_invocations, f"it has {len(calls)} calls, but counts {head.total_invocations}"),
+        (failed > head.failed_invocations, f"{failed} of its calls failed, but it counts {head.failed_invocations}"),
+        (cost * (1 - 1e-12) > nanos(head.estimated_cost), "its calls cost more than it counts"),
     ]
     for fault, what in faults:
         if fault:

@@ -26,6 +26,9 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "version is not between 1": ({}, {"data": {"k": Value(value=1, version=99)}}),
     "key's version is not between": ({}, {"data": {"k": Value(value=1, version=0)}}),
     "two records share an id": ({}, {"records": [called("r"), called("r")]}),
+    "has 2 calls, but counts 1": ({"total_invocations": 1}, {}),
+    "1 of its calls failed, but it counts 0": ({"failed_invocations": 0}, {}),
+    "cost more than it counts": ({"estimated_cost": 0.499999999}, {}),
     "still running": ({}, {"records": [called("r", status=InvocationStatus.RUNNING)]}),
 }
 """What a view is told to be wrong with: what of its head, and which of its parts, are spoilt."""

@@ -33,6 +33,24 @@ _QUESTIONS = {
         SELECT count(*) FROM search_docsize WHERE id NOT IN (SELECT id FROM messages)""",
     "deleted sessions whose rows are still being removed": "SELECT count(*) FROM purging",
 }
+_SESSIONS = {
+    "heads whose tags are not those that they are found by": """
+        SELECT session_id FROM sessions s WHERE EXISTS (
+            SELECT 1 FROM json_each(s.tags) j
+            WHERE NOT EXISTS (SELECT 1 FROM tags t WHERE t.tag = j.value AND t.sid = s.sid))
+        UNION SELECT session_id FROM tags t JOIN sessions s USING (sid)
+        WHERE NOT EXISTS (SELECT 1 FROM json_each(s.tags) WHERE value = t.tag)""",
+    # A head may count more: calls that were tried again in another session, or were not restored with it.
+    "heads that count less than is on record": """
+        SELECT session_id FROM sessions JOIN (
+            SELECT sid, total(kind = 'work') AS calls, total(kind = 'work' AND status <> 'ok') AS failed,
+                total(cost) AS cost
+            FROM records WHERE sid IS NOT NULL AND kind <> 'session' AND status <> 'running' GROUP BY sid
+        ) USING (sid)
+        WHERE total_invocations < calls OR failed_invocations < failed OR estimated_cost < cost * (1 - 1e-12)""",
+}
+NAMED = 5
+"""How many of the sessions that are not in order are named."""
 
 
 def check(db: Db) -> list[Finding]:
@@ -58,6 +76,11 @@ def check(db: Db) -> list[Finding]:
         if count:
             level = "warning" if "still being" in what else "fault"
             findings.append(Finding(level=level, what=what, detail=f"{count:,}"))
+    for what, sql in _SESSIONS.items():
+        rows = db.execute(f"SELECT session_id, count(*) OVER () FROM ({sql}) LIMIT {NAMED}").fetchall()
+        if rows:
+            names = ", ".join(session_id for session_id, _ in rows)
+            findings.append(Finding(level="fault", what=what, detail=f"{rows[0][1]:,}: {names}"))
     sessions, messages, records = (
         db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("sessions", "messages", "records")
     )
