@@ -52,4 +52,4 @@ def serve(session: str | None, toolsets: str | None) -> None:
                 manager.create_session(session)
         manager.interrupt_dead()
         server = build_server(manager, SESSION_TOOLS, settings.toolsets, session, trusted=True)
-        anyio.run(stdio.serve, server, source, sink)
+        anyio.run(stdio.serve, server, source, sink, manager.storage.give_up)

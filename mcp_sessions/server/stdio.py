@@ -14,7 +14,7 @@ import queue
 import signal
 import threading
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, BinaryIO, Self
 
@@ -38,11 +38,14 @@ from mcp.types import (
 log = logging.getLogger(__name__)
 GRACE_S = 1.0
 """How long answers that are due at the end are waited for; an MCP client kills after two seconds."""
+PATIENCE_S = 0.75
+"""How long calls may wait for another process then: those that are given up can still be answered."""
 
 
-async def serve(server: Server[dict[str, Any]], source: BinaryIO, sink: BinaryIO) -> None:
+async def serve(server: Server[dict[str, Any]], source: BinaryIO, sink: BinaryIO, give_up: Callable[[], None]) -> None:
     """Serve until stdin ends, nobody reads stdout, or SIGTERM or SIGINT comes; calls that were accepted are finished,
-    and answered if that takes no longer than a second.
+    and answered if that takes no longer than a second. Soon after the end `give_up` is called, from a thread, also
+    where this has returned by then: nothing is to wait for other processes any longer.
     """
     to_server, from_client = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     from_server, to_client = anyio.create_memory_object_stream[SessionMessage](0)
@@ -54,6 +57,9 @@ async def serve(server: Server[dict[str, Any]], source: BinaryIO, sink: BinaryIO
                 async with _lines(source) as lines:
                     async for line in lines:
                         await _pass_on(line, to_server, answers, due)
+            last = threading.Timer(PATIENCE_S, give_up)
+            last.daemon = True
+            last.start()
             with anyio.move_on_after(GRACE_S):
                 await due.nothing()
 

@@ -121,6 +121,12 @@ class SessionStorage(WholeSessions, ABC):
     def check(self) -> list[Finding]:
         """Look for damage, all of it: the store's own integrity, search, counts. Reads everything."""
 
+    def give_up(self) -> None:
+        """Before the end: whoever waits for another process is refused now, and so is whoever writes after that.
+
+        May be called from any thread; waits for nobody, and changes nothing where nobody waits.
+        """
+
     @abstractmethod
     def close(self) -> None:
         """Let go of files, threads and locks. Closing twice is fine; any other use afterwards is an error."""

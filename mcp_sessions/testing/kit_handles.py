@@ -177,6 +177,12 @@ class Handles(Store):
             with pytest.raises(StorageClosedError, match="is closed"):
                 use()
 
+    def test_where_nobody_waits_for_another_process_nothing_is_given_up(self, storage: SessionStorage) -> None:
+        storage.create(head())
+        storage.give_up()
+        assert storage.commit("s", say(said("m"))).seqs == [1]
+        assert contents(storage) == ["m"]
+
     def test_a_store_that_is_whole_checks_out(self, storage: SessionStorage) -> None:
         assert {finding.level for finding in storage.check()} <= {"ok"}
         _filled(storage)

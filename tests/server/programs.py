@@ -42,7 +42,8 @@ def serve_more(storage: str) -> None:
         return {"child": child.returncode, "stdin": os.read(0, 10).decode()}
 
     with SessionManager(open_storage(storage, durability="process")) as manager:
-        anyio.run(stdio.serve, build_server(manager, box, ("core", "test")), source, sink)
+        server = build_server(manager, box, ("core", "test"))
+        anyio.run(stdio.serve, server, source, sink, manager.storage.give_up)
 
 
 def serve_without_signals() -> None:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import anyio
+import pytest
+from mcp.types import INTERNAL_ERROR
 
 from mcp_sessions.config import sqlite_url
 from mcp_sessions.models import ConversationMessage, Invocation
 from mcp_sessions.storage import SQLiteSessionStorage
-from tests.processes import full_counts
+from tests.processes import Child, full_counts
 from tests.server.pipes import Pipe, environment, program
 from tests.server.test_stdio import connect
+from tests.storage.programs import hold_gate
 from tests.tools.desk import Desk
 
 ROUNDS = 4
@@ -97,6 +102,39 @@ def test_a_server_killed_while_three_write_loses_nothing_it_acknowledged(store: 
     assert sorted(record.result["seq"] for record in records) == sorted(kept)
     assert all(kept[record.result["seq"]] == record.result["message_id"] for record in records)
     assert {finding.level for finding in desk.manager.check()} == {"ok"}
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, None])
+@pytest.mark.parametrize("begun", [0, 1, 70], ids="{} calls".format)
+def test_who_holds_the_gate_does_not_hold_up_the_end(store: Path, desk: Desk, begun: int, ending: int | None) -> None:
+    """A call waited for it thirty seconds, and so did the records of reads when the server closed."""
+    desk("session_create", session_id="a")
+    with Pipe(store) as server:
+        server.shake_hands()
+        server.structured("session_set", session_id="a", key="k", value=1)
+        with Child(hold_gate, str(store)) as holder:
+            assert holder.hear() == "inside"
+            server.structured("session_get", session_id="a")
+            numbers = [server.begin("session_set", session_id="a", key="k", value=2) for _ in range(begun)]
+            server.ask("ping")  # so all were accepted
+            asked = time.monotonic()
+            if ending is None:
+                server.close_stdin()
+            else:
+                server.signal(ending)
+            server.end()
+            assert time.monotonic() - asked < 10  # it is to be two, on a machine that has nothing else to do
+            answers = {message["id"]: message for message in server.rest()}
+            if begun == 1:
+                error = answers[numbers[0]]["error"]
+                assert error["code"] == INTERNAL_ERROR
+                assert f"is held by process {holder.pid} " in error["message"]
+            assert not any("result" in answers.get(number, {}) for number in numbers)
+            holder.tell()
+            assert holder.hear()["seq"] == 1
+            holder.ends_well()
+    assert desk("session_get", session_id="a", key="k")["value"] == 1
+    assert {record.tool_name for record in desk.records("a")} >= {"session_create", "session_set"}
 
 
 def test_four_servers_append_a_hundred_each_and_all_are_kept(store: Path, desk: Desk) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import random
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mcp_sessions.errors import StorageBusyError
+from mcp_sessions.errors import StorageBusyError, StorageError
 from mcp_sessions.models import Change, Query, Want
 from mcp_sessions.storage.sqlite import SQLiteSessionStorage
-from tests.processes import Child, Children, full_counts
+from tests.processes import Child, Children, full_counts, until
 from tests.storage import programs
 from tests.storage.looking import deletion, faults, holds_what_was_told, made, until_nothing_is_purged
 from tests.storage.programs import AT, add, new_session, saying
@@ -151,6 +152,27 @@ def test_close_and_open_do_not_hang_while_a_suspended_process_holds_the_gate(
         if thread.name == "mcp-sessions-writer":
             thread.join()
     assert threading.active_count() <= started
+    holds_what_was_told(path, "a", told, exactly=True)
+
+
+def test_callers_at_a_gate_that_another_holds_can_be_given_up(tmp_path: Path) -> None:
+    path = made(tmp_path / "s.db", "a")
+    with SQLiteSessionStorage(path) as storage, Child(programs.hold_gate, str(path)) as holder:
+        assert holder.hear() == "inside"
+        with ThreadPoolExecutor(5) as pool:
+            waiting = [pool.submit(add, storage, "a", "given up") for _ in range(5)]
+            writer = storage._here().writer
+            until(lambda: writer._at_gate and len(writer._queue) == 5)
+            storage.give_up()
+            for call in waiting:
+                with pytest.raises(StorageError, match=f"is held by process {holder.pid} .* Nothing was written"):
+                    call.result()
+        with pytest.raises(StorageError):
+            add(storage, "a", "too late")
+        assert storage.read("a", Want()).metadata.last_seq == 0
+        holder.tell()
+        told = [holder.hear()]
+        holder.ends_well()
     holds_what_was_told(path, "a", told, exactly=True)
 
 

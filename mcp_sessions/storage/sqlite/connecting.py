@@ -39,6 +39,10 @@ class File:
         """The error of one who waited in vain."""
         return StorageBusyError(str(self.path), self.busy_timeout_s, holder)
 
+    def given_up(self, holder: str) -> StorageError:
+        """The error of one who was not to wait any longer."""
+        return StorageError(f"{self.path} is held by {holder}, and this process is ending. Nothing was written. Retry.")
+
 
 def _sql(name: str) -> str:
     return resources.files(__name__.rpartition(".")[0]).joinpath(name).read_text(encoding="utf-8")

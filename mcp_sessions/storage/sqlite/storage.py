@@ -312,6 +312,11 @@ class SQLiteSessionStorage(SessionStorage):
         with self._here().readers.one(snapshot=True) as db:
             return check(db)
 
+    def give_up(self) -> None:
+        opened = self._opened
+        if opened is not None:
+            opened.writer.give_up()
+
     def close(self) -> None:
         with self._lock:
             if self._closed:

@@ -131,6 +131,20 @@ class Writer:
         elif ended:
             self._thread.join()
 
+    def give_up(self) -> None:
+        """Where another process holds the gate, let nobody wait for it any longer: what has not begun never does, and
+        what comes later is refused.
+        """
+        holder = holder_of(self._gate.path)
+        with self._lock:
+            if not self._at_gate:
+                return
+            self._closing = True
+            for job in self._queue:
+                if job.state == "waiting":
+                    job.state, job.error = "given up", self._file.given_up(holder)
+                    job.done.release()
+
     def pause(self, timeout_s: float) -> bool:
         """Wait until the connection is not at work, close it, and let nothing begin before `resume`."""
         if not self._using.acquire(timeout=timeout_s):
