@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 POLL_S = 0.05
 _NOTHING_SAID = (None,) * 5
+_UNSAID = dict.fromkeys(("user_id", "parent_id", "revision", "model", "token_usage", "cost", "cost_source"))
+"""The fields of a record of which a call says nothing."""
 NOTED = "invocation "
 """How the note begins by which an error names the record of its call."""
 
@@ -431,7 +433,7 @@ class Call:
         # What a tool or a caller may have said as it liked: only then is there something left to check.
         said = (self.as_user, self._parent_id, self.model, self.token_usage, self.cost)
         if manager.own_times_and_ids and said == _NOTHING_SAID:
-            return Invocation.of_checked(**fields)
+            return Invocation.known(_UNSAID | fields)
         if over:
             priced = manager.priced(self.model, self.token_usage, self.cost, self._started_at)
             fields["cost"], fields["cost_source"] = priced

@@ -10,11 +10,9 @@ import types
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import AfterValidator, FailFast
+from pydantic import FailFast
 
-from ..drafts import checked_id
-from ..errors import InvalidArgumentError
-from ..models import Json, Text
+from ..models import Id, Json, Text
 
 
 @dataclass(frozen=True)
@@ -35,16 +33,7 @@ class FirstFault(FailFast):
         return hash(self.fail_fast)
 
 
-def _id(text: str) -> str:
-    try:
-        return checked_id(text, "session_id")
-    except InvalidArgumentError:
-        raise ValueError(
-            "should be an id: 1 to 128 letters, digits, '.', '_' or '-', beginning with a letter or digit"
-        ) from None
-
-
-SessionId = Annotated[str, AfterValidator(_id), Arg(blank=True)]
+SessionId = Annotated[Id, Arg(blank=True)]
 Name = Annotated[Text, Arg(blank=True)]
 Texts = Annotated[list[Text], FirstFault()]
 Tags = Texts

@@ -264,7 +264,7 @@ def session_add_message(
     call: Call,
     session_id: SessionId,
     role: Role,
-    content: Text,
+    content: str,
     tool_name: Name | None = None,
     message_id: Annotated[Text | None, Arg("to make a retry safe", blank=True)] = None,
     invocation_id: Annotated[Text | None, Arg(hidden=True, blank=True)] = None,

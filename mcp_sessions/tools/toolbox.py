@@ -26,6 +26,7 @@ from .arguments import blank_is_absent, can_be_text, is_hidden, required, schema
 
 Toolset = Literal["core", "manage", "records", "automation"]
 Function = Callable[..., Any]
+AN_ID = "should be an id: 1 to 128 letters, digits, '.', '_' or '-', beginning with a letter or digit"
 AUTOMATION = ("agent_invoke", "workflow_run", "workflow_status", "workflow_respond")
 
 
@@ -104,7 +105,7 @@ class Tool:
         kind, _ = required(self.annotations.get(name, str))
         where = "".join(f"[{part!r}]" for part in fault["loc"][1:])
         message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        message = message[0].lower() + message[1:]
+        message = AN_ID if fault["type"] == "string_pattern_mismatch" else message[0].lower() + message[1:]
         got = fault.get("input")
         shown = f", not {_shown(got)}" if kind is not None and "should be" in message else ""
         return f"Argument '{name}'{where} {message}{shown}."
