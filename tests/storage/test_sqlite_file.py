@@ -17,6 +17,7 @@ import pytest
 from mcp_sessions.models import Alter, Change, Query, Want
 from mcp_sessions.storage import open_storage
 from mcp_sessions.storage.sqlite import SQLiteSessionStorage
+from mcp_sessions.storage.sqlite.driver import Db
 from mcp_sessions.storage.sqlite.writer import _Job
 from mcp_sessions.storage.sqlite.writing import PIECE
 from tests.processes import Child, full_counts, until
@@ -283,3 +284,27 @@ def test_a_checkpoint_does_not_get_the_error_of_the_work_beside_it(tmp_path: Pat
         writer._do([work, checkpoint])
         assert isinstance(work.error, LookupError)
         assert checkpoint.error is None
+
+
+def test_work_that_fails_takes_nothing_with_it_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    with SQLiteSessionStorage(made(tmp_path / "s.db", "a")) as storage:
+        writer = storage._opened.writer
+
+        def fails_at_once(_: object) -> None:
+            raise LookupError("not found")
+
+        def fails_half_done(db: Db) -> None:
+            db.execute("UPDATE sessions SET purpose = 'half'")
+            raise LookupError("half done")
+
+        def says(text: str) -> _Job:
+            return _Job(lambda db: storage._writing.commit(db, "a", saying(text)))
+
+        for failing in ([fails_at_once], [fails_half_done], [fails_at_once, fails_half_done]):
+            jobs = [says("before"), *map(_Job, failing), says("after")]
+            writer._do(jobs)
+            assert [type(job.error) for job in jobs] == [type(None), *[LookupError] * len(failing), type(None)]
+        view = storage.read("a", Want(messages=20, order="oldest"))
+        assert [message.content for message in view.messages] == ["before", "after"] * 3
+        assert [message.seq for message in view.messages] == [1, 2, 3, 4, 5, 6]
+        assert view.metadata.purpose is None

@@ -1,8 +1,8 @@
 """The writer: one thread, and whatever waits becomes one transaction.
 
 Callers hand in a piece of work and wait. The thread takes all that is queued, passes the gate between processes
-(a kernel lock, which is fair where SQLite's own waiting starves), and commits it with one sync; each piece has a
-savepoint, so one that fails takes nothing else with it. Whatever happens in the thread, each caller hears of it.
+(a kernel lock, which is fair where SQLite's own waiting starves), and commits it with one sync; a piece that fails
+takes nothing else with it. Whatever happens in the thread, each caller hears of it.
 A caller who finds nobody at work does its piece itself, in the same way: that saves two changes of thread.
 """
 
@@ -163,7 +163,7 @@ class Writer:
     # the caller's side
 
     def _submit(self, job: _Job) -> Any:
-        if job.work is None or not self._done_alone(job):
+        if job.work is None or self._busy or not self._done_alone(job):
             self._wait_for(job)
         if job.error is not None:
             raise job.error
@@ -369,26 +369,37 @@ class Writer:
                 self._fail(checkpoints, error)
 
     def _transact(self, jobs: list[_Job]) -> None:
+        # Most of what fails has written nothing yet, and needs no savepoint. Where one has, all begin again with them.
+        if not self._transacted(jobs, savepoints=False):
+            self._transacted(jobs, savepoints=True)
+
+    def _transacted(self, jobs: list[_Job], *, savepoints: bool) -> bool:
+        """Whether the work is committed; if not, one failed half done, nothing is, and it takes savepoints."""
         connection = self._connected()
         connection.execute("BEGIN IMMEDIATE")
         try:
             check_version(connection, self.path)
-            alone = len(jobs) == 1
             for job in jobs:
-                if not alone:
+                job.error = None
+                written = connection.total_changes()
+                if savepoints:
                     connection.execute("SAVEPOINT job")
                 try:
                     assert job.work is not None
                     job.result = job.work(connection)
                 except Exception as error:
-                    if alone or not connection.in_transaction:
+                    if len(jobs) == 1 or not connection.in_transaction:
                         # Where SQLite gave up the whole transaction, whoever came before is gone with it.
                         raise
                     job.error = as_ours(self._file, error) if isinstance(error, apsw.Error) else error
-                    connection.execute("ROLLBACK TO job")
-                if not alone:
+                    if savepoints:
+                        connection.execute("ROLLBACK TO job")
+                    elif connection.total_changes() != written:
+                        return False
+                if savepoints:
                     connection.execute("RELEASE job")
             connection.execute("COMMIT")
+            return True
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
