@@ -582,9 +582,11 @@ class SessionManager:
         kind: Literal["session", "work"] | None = None,
         invocation_id: str | None = None,
         reverse: bool = False,
+        stored: bool = False,
         as_user: str | None = None,
     ) -> Page[Invocation]:
-        """A page of records, newest first; reads that this process recorded until now are among them.
+        """A page of records, newest first; reads that this process recorded until now are among them, unless what is
+        `stored` is enough.
 
         Raises SessionNotFoundError where a session is named, InvalidCursorError, StorageError.
         """
@@ -607,7 +609,8 @@ class SessionManager:
         except ValueError:
             known = ", ".join(InvocationStatus)
             raise InvalidArgumentError(f"status {status!r} is not one of {known}.", argument="status") from None
-        self.reads.flush()
+        if not stored:
+            self.reads.flush()
         return self.storage.invocations(query, cursor)
 
     def query(self, query: Query | str = "", cursor: str | None = None, **fields: Any) -> Page[SessionMetadata]:

@@ -85,6 +85,10 @@ class ReadLog:
                 self._flush(here, batch)
                 due -= len(batch)
 
+    def refused(self) -> int:
+        """Write all that is queued now; how many records wait all the same, for the store refuses them."""
+        return 0 if self._tried() else len(self._here().records)
+
     def close(self) -> None:
         """Write what is queued and end. Raises StorageError where it could not be written."""
         here = self._here()

@@ -108,6 +108,8 @@ def _advice(finding: Finding) -> str:
         return ""
     if "SQLite" in finding.what:
         return "python -m pip install --upgrade apsw"
+    if "not checked" in finding.what:
+        return "see to what it says, then run doctor again"
     return "end every process that uses the store, copy its files somewhere safe, then report this with this output"
 
 

@@ -78,7 +78,7 @@ def session_record_invocation(
     toolset="records",
     reads=True,
     kind="session",
-    output=out.result(out.MORE, invocations=out.listed(out.RECORD)),
+    output=out.result({**out.MORE, "note": out.TEXT}, invocations=out.listed(out.RECORD)),
 )
 def session_invocations(
     call: Call,
@@ -89,15 +89,24 @@ def session_invocations(
     cursor: Cursor | None = None,
 ) -> Any:
     """List recorded tool calls, newest first: status, duration, cost, error."""
+    manager = call.manager
+    waiting = manager.reads.refused()
     rows, more = page(
         call.room,
         checked_limit(limit),
         cursor,
-        lambda count, after: call.manager.invocations(session_id, tool, status, count, after, as_user=call.as_user),
+        lambda count, after: manager.invocations(
+            session_id, tool, status, count, after, stored=True, as_user=call.as_user
+        ),
         lambda record: _shortened(record.to_dict(), call.room),
     )
     call.count = len(rows)
-    return {"invocations": rows} if more is None else {"invocations": rows, "next_cursor": more}
+    result: dict[str, Any] = {"invocations": rows}
+    if more is not None:
+        result["next_cursor"] = more
+    if waiting:
+        result["note"] = f"{waiting:,} records of reads are not among them: the store takes none now. They wait."
+    return result
 
 
 def _shortened(record: dict[str, Any], room: int | None) -> dict[str, Any]:

@@ -13,10 +13,13 @@ import pytest
 
 from mcp_sessions import SessionManager
 from mcp_sessions.cli.clients import CLIENTS, config_path
+from mcp_sessions.config import sqlite_url
+from mcp_sessions.errors import StorageError
 from mcp_sessions.models import Change, Failure, Invocation, InvocationStatus
 from mcp_sessions.reads import LATE
 from mcp_sessions.storage import SQLiteSessionStorage
 from tests.processes import Child
+from tests.storage.disks import Disk
 
 from .conftest import Run
 from .programs import call_slowly
@@ -92,6 +95,25 @@ def test_a_damaged_file_is_a_fault(place: Path, run: Run) -> None:
     result = run("doctor", "--json")
     assert result.exit_code == 1
     assert any("damaged" in finding["what"] + finding["detail"] for finding in json.loads(result.stdout)["findings"])
+
+
+def test_a_full_disk_is_a_fault_and_the_rest_is_told_all_the_same(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "disk" / "sessions.db"
+    monkeypatch.setenv("MCP_SESSIONS_STORAGE", sqlite_url(place))
+    with Disk(place.parent) as disk, SessionManager(SQLiteSessionStorage(place)) as manager:
+        manager.create_session("s")
+        disk.take_all_but(100_000)
+        with pytest.raises(StorageError):
+            while True:
+                manager.add_conversation_message("s", "user", "x" * 3000)
+        found = examined(run)
+        assert {what for what, finding in found.items() if finding["level"] == "fault"} == {"search index not checked"}
+        assert "Make room, then retry" in found["search index not checked"]["detail"]
+        assert found["integrity"]["level"] == found["running calls"]["level"] == "ok"
+        disk.give_back()
+        assert "search index not checked" not in examined(run)
 
 
 def test_a_head_that_miscounts_is_a_fault(place: Path, manager: SessionManager, run: Run) -> None:

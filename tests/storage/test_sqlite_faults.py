@@ -17,10 +17,11 @@ import pytest
 from mcp_sessions.errors import SchemaChangedError, SessionNotFoundError, StorageClosedError, StorageError
 from mcp_sessions.models import Change, Query, Want
 from mcp_sessions.storage.sqlite import SQLiteSessionStorage, connecting
+from mcp_sessions.testing.making import head, joined, said, say
 from tests.processes import Child
 from tests.storage import programs
 from tests.storage.disks import Disk
-from tests.storage.looking import faults, holds_what_was_told, made
+from tests.storage.looking import faults, holds_what_was_told, made, rows
 from tests.storage.programs import AT, add
 
 
@@ -63,6 +64,62 @@ def test_a_full_disk_is_a_clear_error_and_the_store_goes_on_when_there_is_room(d
         told.append(add(storage, "a", "a new handle"))
     holds_what_was_told(path, "a", told, exactly=True)
     assert faults(path) == []
+
+
+def found(storage: SQLiteSessionStorage, text: str, **query: Any) -> list[tuple[str, int]]:
+    """All that a search finds, page by page."""
+    hits = joined(lambda cursor: storage.search(text, Query(limit=2, **query), cursor))
+    return [(hit.session_id, hit.seq) for hit in hits]
+
+
+def test_what_is_committed_is_found_on_a_disk_that_takes_no_index(disk: Disk) -> None:
+    """A search failed, for it lets new messages into the index first."""
+    with SQLiteSessionStorage(made(disk.path / "s.db", "a")) as storage:
+        storage.create(head("b", user_id="bo"), say(said("1", "Word of bo"), said("2", "other", second=2)))
+        add(storage, "a", "a word, indexed")
+        assert len(found(storage, "word")) == 2
+        storage.commit("b", say(said("3", "wörd, too late", second=3), said("4", "a wordy one"), second=4))
+        add(storage, "a", "the last word")
+        disk.take_all_but(100_000)
+        fill(storage, [])
+        asked: list[tuple[str, dict[str, Any]]] = [
+            *(("word", {}), ("word", {"reverse": True}), ("WORD late", {}), ("wordy", {}), ("nothing", {})),
+            *(("word", {"as_user": "bo"}), ("word", {"ids": ("a",)}), ("word", {"ids": ("none",)})),
+        ]
+        then = [found(storage, text, **query) for text, query in asked]
+        assert sorted(then[0]) == [("a", 1), ("a", 2), ("b", 1), ("b", 3)]
+        assert rows(storage, "sessions WHERE last_seq > indexed")
+        disk.give_back()
+        assert then == [found(storage, text, **query) for text, query in asked]
+        assert not rows(storage, "sessions WHERE last_seq > indexed")
+
+
+def test_where_the_index_lacks_too_much_a_search_says_so(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mcp_sessions.storage.sqlite.storage.MOST_SCANNED", 2)
+    with SQLiteSessionStorage(made(disk.path / "s.db", "a")) as storage:
+        for number in range(3):
+            add(storage, "a", f"word {number}")
+        disk.take_all_but(100_000)
+        fill(storage, [])
+        with pytest.raises(StorageError, match=r"More than 2 messages are not in the search index yet: .*s\.db: "):
+            storage.search("word", Query())
+        disk.give_back()
+        assert len(found(storage, "word")) == 3
+
+
+def test_a_store_is_checked_on_a_disk_that_takes_nothing(disk: Disk) -> None:
+    with SQLiteSessionStorage(made(disk.path / "s.db", "a")) as storage:
+        add(storage, "a", "word")
+        disk.take_all_but(100_000)
+        fill(storage, [])
+        findings = {finding.what: finding for finding in storage.check()}
+        assert findings["integrity"].level == "ok"
+        assert findings["contents"].detail.startswith("1 sessions, ")
+        (fault,) = [finding for finding in findings.values() if finding.level == "fault"]
+        assert fault.what == "search index not checked"
+        assert f"{storage.path}: " in fault.detail
+        disk.give_back()
+        assert {finding.level for finding in storage.check()} == {"ok"}
 
 
 def test_of_many_writers_on_a_disk_that_fills_each_is_told_the_truth(disk: Disk) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mcp_sessions import InvalidArgumentError
+from mcp_sessions import InvalidArgumentError, SessionManager, StorageError
+from mcp_sessions.storage import SQLiteSessionStorage
+from tests.storage.disks import Disk
+from tests.stores import SetClock
 from tests.tools.desk import MODEL, Desk
 
 
@@ -57,6 +61,28 @@ def test_a_call_of_one_id_is_counted_once(prepared: Desk) -> None:
         head.total_invocations,
         head.estimated_cost,
     )
+
+
+def test_on_a_full_disk_all_that_is_stored_is_listed_and_found(tmp_path: Path) -> None:
+    """Both failed: the records of reads were to be written first, and new messages to get into the index."""
+    with Disk(tmp_path / "disk") as disk, SessionManager(SQLiteSessionStorage(disk.path / "s.db")) as manager:
+        desk = Desk(manager, SetClock())
+        desk.prepare()
+        disk.take_all_but(100_000)
+        with pytest.raises(StorageError):
+            while True:
+                desk("session_add_message", session_id="a", role="user", content="x" * 3000)
+        asked = {"session_id": "a", "limit": 1000}
+        while "note" not in (result := desk("session_invocations", **asked)):
+            desk("session_get", session_id="a")
+        waiting = manager.reads.waiting[0]
+        assert result["note"].startswith(f"{waiting - 1} records of reads are not among them: ")
+        assert "git_log" in [record["tool_name"] for record in result["invocations"]]
+        assert desk("session_search", text="stripe")["hits"][0]["seq"] == 1
+        disk.give_back()
+        after = desk("session_invocations", **asked)
+        assert "note" not in after
+        assert len(after["invocations"]) > len(result["invocations"])
 
 
 def test_a_failed_call_is_listed_with_what_it_was(prepared: Desk) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..._json import encode
 from ...models import InvocationQuery, Query, SessionStatus
 from ..heads import nanos
 from ..times import micros
@@ -160,18 +161,26 @@ def records_page(query: InvocationQuery, after: int | None) -> Clause:
     return f"{sql} {text} ORDER BY r.id {'ASC' if query.reverse else 'DESC'} LIMIT {query.limit + 1}", values
 
 
-def hits_page(query: Query, match: str, after: int | None) -> Clause:
-    """The statement for a page of messages that match, and one row more, after a row id."""
-    clauses: list[Clause] = [("f.search MATCH ?", [match])]
+def hits_page(query: Query, match: str, after: int | None, others: Sequence[int] = ()) -> Clause:
+    """The statement for a page of messages that match, or are among `others`, and one row more, after a row id."""
+    source = "search f"
+    sought: list[str] = []
+    clauses: list[Clause] = []
+    if others:
+        source = "(SELECT rowid FROM search WHERE search MATCH ? UNION ALL SELECT value FROM json_each(?)) f"
+        sought = [match, encode(others)]
+    else:
+        clauses.append(("f.search MATCH ?", [match]))
     if after is not None:
         clauses.append((f"f.rowid {'>' if query.reverse else '<'} ?", [after]))
     clauses += [*filters(query), *status_filter(query), *tag_filters(query)]
     text, values = where(clauses)
     sql = (
         "SELECT f.rowid, s.session_id, s.purpose, m.seq, m.role, m.content, m.timestamp "
-        "FROM search f CROSS JOIN messages m ON m.id = f.rowid CROSS JOIN sessions s ON s.sid = m.sid"
+        f"FROM {source} CROSS JOIN messages m ON m.id = f.rowid CROSS JOIN sessions s ON s.sid = m.sid"
     )
-    return f"{sql} {text} ORDER BY f.rowid {'ASC' if query.reverse else 'DESC'} LIMIT {query.limit + 1}", values
+    order = f"ORDER BY f.rowid {'ASC' if query.reverse else 'DESC'} LIMIT {query.limit + 1}"
+    return f"{sql} {text} {order}", [*sought, *values]
 
 
 _SUMS = """count(DISTINCT s.sid), {messages}, {invocations}, {failed}, {duration}, {usage},

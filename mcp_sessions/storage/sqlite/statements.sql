@@ -159,6 +159,10 @@ SELECT sid, user_id, indexed, last_seq FROM sessions WHERE last_seq > indexed AN
 -- name: some_unindexed
 SELECT id, seq, content FROM messages WHERE sid = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?;
 
+-- name: all_unindexed
+SELECT m.id, m.content FROM sessions s JOIN messages m ON m.sid = s.sid AND m.seq > s.indexed
+WHERE s.last_seq > s.indexed LIMIT ?;
+
 -- name: indexed
 UPDATE sessions SET indexed = ? WHERE sid = ?;
 

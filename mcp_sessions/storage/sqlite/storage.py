@@ -51,6 +51,9 @@ from .writing import SQL, Place, Writing, user_token, word_token
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
+MOST_SCANNED = 10_000
+"""Messages that a search looks through where they cannot be let into the index."""
+UNCHECKED = "search index not checked"
 _MESSAGE = "seq, message_id, role, content, timestamp, more"
 _ORDER_PLACE = {
     "updated": HEAD_COLUMNS.index("updated_at"),
@@ -184,12 +187,13 @@ class SQLiteSessionStorage(SessionStorage):
         self._here()
         if not sought:
             return Page(items=[])
-        self._index()
+        refused = self._index()
         with self._here().readers.one(snapshot=True) as db:
             match = _match(db, sought, query)
             if match is None:
                 return Page(items=[])
-            sql, values = hits_page(query, match, after[0] if after is not None else None)
+            others = _not_indexed(db, sought, refused) if refused is not None else []
+            sql, values = hits_page(query, match, after[0] if after is not None else None, others)
             rows = db.execute(sql, values).fetchall()
         page = rows[: query.limit]
         return Page(
@@ -207,14 +211,22 @@ class SQLiteSessionStorage(SessionStorage):
             next_cursor=pack(question, [page[-1][0]]) if len(rows) > query.limit else None,
         )
 
-    def _index(self) -> None:
-        """What was committed until now is found: let it into the index, in bounded pieces."""
+    def _index(self) -> StorageError | None:
+        """What was committed until now is found: let it into the index, in bounded pieces; why not, where it cannot be
+        written.
+        """
         place: Place | None = (0, 0)
         with self._here().readers.one() as db:
             if db.execute(SQL["unindexed"], (0,)).fetchone() is None:
-                return
-        while place is not None:
-            place = self._write(partial(self._writing.index, place=place))
+                return None
+        try:
+            while place is not None:
+                place = self._write(partial(self._writing.index, place=place))
+        except StorageClosedError:
+            raise
+        except StorageError as error:
+            return error
+        return None
 
     def invocations(self, query: InvocationQuery, cursor: str | None = None) -> Page[Invocation]:
         question = bound("invocations", query)
@@ -307,10 +319,18 @@ class SQLiteSessionStorage(SessionStorage):
     # the file
 
     def check(self) -> list[Finding]:
-        self._index()
-        self._write(lambda db: db.execute("INSERT INTO search (search) VALUES ('integrity-check')").fetchall())
+        refused = self._index()
+        try:
+            self._write(lambda db: db.execute("INSERT INTO search (search) VALUES ('integrity-check')").fetchall())
+        except StorageClosedError:
+            raise
+        except StorageError as error:
+            refused = error
         with self._here().readers.one(snapshot=True) as db:
-            return check(db)
+            findings = check(db)
+        if refused is not None:
+            findings.append(Finding(level="fault", what=UNCHECKED, detail=str(refused)))
+        return findings
 
     def give_up(self) -> None:
         opened = self._opened
@@ -440,6 +460,17 @@ def _match(db: Db, sought: set[str], query: Query) -> str | None:
             return None
         match += f" AND scope : ({' OR '.join(known)})"
     return match
+
+
+def _not_indexed(db: Db, sought: set[str], why: StorageError) -> list[int]:
+    """The rows of messages that have the words, but are not in the index. Raises StorageError where it lacks many."""
+    found: list[int] = []
+    for count, (id_, content) in enumerate(db.execute(SQL["all_unindexed"], (MOST_SCANNED + 1,))):
+        if count == MOST_SCANNED:
+            raise StorageError(f"More than {MOST_SCANNED:,} messages are not in the search index yet: {why}") from why
+        if sought.issubset(words(content)):
+            found.append(id_)
+    return found
 
 
 def _totals(row: tuple[Any, ...]) -> Totals:
