@@ -45,6 +45,7 @@ class Keys(Store):
         while page := list(_keys(storage, any_keys=some, after_key=found[-1] if found else None)):
             assert len(page) <= some
             found += page
+            assert len(found) <= len(names)
         assert found == names
         assert _keys(storage, any_keys=2, after_key="b", keys=("A",)) == {"A": 1, "é": 1, "\uffee": 1}
 

@@ -131,9 +131,16 @@ BUGS = (
     Bug(
         "internal keys listed",
         STATEMENTS,
-        "WHERE sid = ? AND value IS NOT NULL AND substr(key, 1, 1) <> '.' ORDER BY key;\n\n-- name: key_names",
-        "WHERE sid = ? AND value IS NOT NULL ORDER BY key;\n\n-- name: key_names",
+        "WHERE sid = ? AND value IS NOT NULL AND substr(key, 1, 1) <> '.' ORDER BY key;\n\n-- name: any_keys",
+        "WHERE sid = ? AND value IS NOT NULL ORDER BY key;\n\n-- name: any_keys",
         "test_internal_keys_are_shown_only_by_name_or_prefix",
+    ),
+    Bug(
+        "keys by name from the last one itself on",
+        STATEMENTS,
+        "AND key IS NOT ?2 ",
+        "",
+        "test_keys_by_name_join_into_all_of_them",
     ),
     Bug(
         "a prefix taken for a pattern",
@@ -357,6 +364,13 @@ BUGS = (
         "if not lock.path.is_file():\n            return True\n",
         "test_an_owner_lives_as_long_as_its_handle",
     ),
+    Bug(
+        "tokens without a call left out of what is counted",
+        LISTING,
+        "\"r.kind <> 'session'\" if counted",
+        "\"r.kind = 'work'\" if counted",
+        "test_all_that_is_counted_is_listed_for_who_asks",
+    ),
     # listings
     Bug(
         "limit before sort",
@@ -425,8 +439,8 @@ BUGS = (
     Bug(
         "only what was indexed in idle moments is found",
         STORAGE,
-        "            return Page(items=[])\n        self._index()\n",
-        "            return Page(items=[])\n",
+        "refused = self._index()\n        with",
+        "refused = None\n        with",
         "test_what_is_committed_is_found_at_once",
     ),
     Bug(
