@@ -379,6 +379,8 @@ class Want(Frozen):
     keys: tuple[Text, ...] = ()
     prefix: Text | None = None
     """All keys that start so; "" gives all but the internal ones (a leading ".")."""
+    prefix_chars: Number | None = None
+    """Of those, by name, only as many as have no more characters of JSON than this together."""
     names: bool = False
     """The names of all keys that are not internal."""
     any_keys: Number = 0

@@ -405,7 +405,7 @@ class MemorySessionStorage(SessionStorage):
             stored = self._get(session_id, want.as_user)
             named = want.names or want.any_keys
             live = sorted(key for key in stored.keys if self._version(stored, key)) if named else []
-            keys = {*want.keys, *(key for key in stored.keys if _wanted(key, want.prefix))}
+            keys = {*want.keys, *_short_enough(stored, want)}
             keys |= {*islice((key for key in live if want.after_key is None or key > want.after_key), want.any_keys)}
             data: dict[str, Value] = {}
             for key in sorted(keys):
@@ -618,6 +618,16 @@ def _wanted(key: str, prefix: str | None) -> bool:
     if prefix is None:
         return False
     return not key.startswith(".") if prefix == "" else key.startswith(prefix)
+
+
+def _short_enough(stored: _Stored, want: Want) -> Iterator[str]:
+    """The keys that are wanted by their beginning."""
+    chars = 0
+    for key in sorted(key for key in stored.keys if _wanted(key, want.prefix)):
+        chars += len(stored.keys[key][-1][1] or "")
+        if want.prefix_chars is not None and chars > want.prefix_chars:
+            return
+        yield key
 
 
 def _said(messages: list[_Said], want: Want) -> Iterator[ConversationMessage]:

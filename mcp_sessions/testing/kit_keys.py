@@ -49,6 +49,15 @@ class Keys(Store):
         assert found == names
         assert _keys(storage, any_keys=2, after_key="b", keys=("A",)) == {"A": 1, "é": 1, "\uffee": 1}
 
+    @pytest.mark.parametrize(("chars", "found"), [(0, ""), (3, "a"), (11, "a"), (12, "ab"), (19, "ab"), (20, "abc")])
+    def test_keys_with_a_beginning_are_read_up_to_a_length(
+        self, storage: SessionStorage, chars: int, found: str
+    ) -> None:
+        storage.create(head(), does(set={"a": 123, "b": "7 chars", "c": {"é": 12}, "gone": 1, ".i": 1}))
+        storage.commit("s", does(remove=("gone",)))
+        assert "".join(_keys(storage, prefix="", prefix_chars=chars)) == found
+        assert list(_keys(storage, prefix=".", prefix_chars=chars, keys=("b",))) == [*([".i"] if chars else []), "b"]
+
     def test_a_version_is_the_revision_that_wrote_it(self, storage: SessionStorage) -> None:
         storage.create(head())
         storage.commit("s", does(set={"a": 1, "b": 1}))

@@ -148,7 +148,8 @@ def session_get(
     room = call.room
     want = Want(
         keys=tuple(wanted),
-        prefix="" if room is None and not wanted else None,
+        prefix=None if wanted else "",
+        prefix_chars=room,
         names=True,
         messages=messages if room is None else min(messages, STEP),
         as_user=call.as_user,
@@ -182,8 +183,9 @@ def session_get(
 
 
 def _values(call: Call, view: View) -> Iterator[tuple[str, Value]]:
-    """All keys and their values, a few at a time."""
-    for start in range(0, len(view.names), STEP):
+    """All keys and their values: the first of them are in the view, the others are read a few at a time."""
+    yield from view.data.items()
+    for start in range(len(view.data), len(view.names), STEP):
         want = Want(keys=tuple(view.names[start : start + STEP]), as_user=call.as_user)
         yield from call.manager.view(view.metadata.session_id, want).data.items()
 

@@ -414,10 +414,14 @@ class SQLiteSessionStorage(SessionStorage):
 
 def _data(db: Db, sid: int, want: Want) -> dict[str, Value]:
     rows: list[Any] = []
-    if want.prefix == "":
-        rows = db.execute(SQL["visible_keys"], (sid,)).fetchall()
-    elif want.prefix is not None:
-        rows = db.execute(SQL["live_keys"], (sid, want.prefix)).fetchall()
+    if want.prefix is not None:
+        name, values = ("live_keys", (sid, want.prefix)) if want.prefix else ("visible_keys", (sid,))
+        chars = 0
+        for row in db.execute(SQL[name], values):
+            chars += len(row[2])
+            if want.prefix_chars is not None and chars > want.prefix_chars:
+                break
+            rows.append(row)
     for key in want.keys:
         rows += db.execute(SQL["live_key"], (sid, key)).fetchall()
     if want.any_keys:
