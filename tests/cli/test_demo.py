@@ -212,7 +212,7 @@ def steal(store: Path, *statements: str) -> None:
             ["The call run.2 was recorded, and has 0 records", "total_invocations is 4, and there are 3"],
         ),
         (
-            "UPDATE records SET body = replace(body, '\"ok\"', '\"error\"') WHERE invocation_id = 'test-0002'",
+            "UPDATE records SET status = 'error' WHERE invocation_id = 'test-0002'",
             ["The record of session_record_invocation test-0002 says session_record_invocation error"],
         ),
         (
