@@ -1,22 +1,49 @@
-"""`mcp-sessions serve`: the MCP server, over stdio."""
+"""`mcp-sessions serve`: the MCP server, over stdio or HTTP."""
 
 from __future__ import annotations
 
 import gc
 import logging
 import sys
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 import click
 
 from .exits import Failed
 
+if TYPE_CHECKING:
+    from ..config import Settings
+    from ..manager import SessionManager
+
 
 @click.command()
+@click.option(
+    "--transport",
+    type=click.Choice(["stdio", "http", "sse", "streamable-http"]),
+    default="stdio",
+    help="stdio (the default); the others are one server, with streamable HTTP at /mcp and SSE at /sse.",
+)
+@click.option("--host", metavar="HOST", help="The address to bind, for HTTP. Default: 127.0.0.1.")
+@click.option("--port", metavar="PORT", type=click.IntRange(0, 65_535), help="The port, for HTTP. Default: 8765.")
 @click.option("--session", metavar="ID", help="Pin one session: calls may leave its id out. It is made if need be.")
 @click.option("--toolsets", metavar="NAMES", help="The toolsets that are on, with commas: core,manage,records.")
-def serve(session: str | None, toolsets: str | None) -> None:
-    """Serve sessions to an MCP client over stdio, until the client closes it."""
+def serve(transport: str, host: str | None, port: int | None, session: str | None, toolsets: str | None) -> None:
+    """Serve sessions to MCP clients: over stdio to the one that started this, until it closes it; over HTTP to any on
+    this machine, until Ctrl-C.
+    """
+    if transport == "stdio":
+        if host is not None or port is not None:
+            raise click.UsageError("--host and --port are for --transport http.")
+        _over_stdio(session, toolsets)
+    else:
+        if session is not None:
+            raise click.UsageError("--session is for stdio: over HTTP each client names its session.")
+        _over_http(host, port, toolsets)
+
+
+def _over_stdio(session: str | None, toolsets: str | None) -> None:
     for name, stream in (("stdin", sys.stdin), ("stdout", sys.stdout)):
         if stream is None:  # pyright: ignore[reportUnnecessaryComparison]
             raise Failed(
@@ -25,31 +52,78 @@ def serve(session: str | None, toolsets: str | None) -> None:
     from ..server.descriptors import take_stdio
 
     source, sink = take_stdio()
+    with _importing():
+        import anyio
+
+        from ..server import stdio
+        from ..server.adapter import build_server
+        from ..tools import SESSION_TOOLS
+    settings = _settings(toolsets)
+    with _opened(settings) as manager:
+        if session is not None:
+            from ..errors import SessionExistsError
+
+            with suppress(SessionExistsError):  # which another process may make at this moment
+                manager.create_session(session)
+        server = build_server(manager, SESSION_TOOLS, settings.toolsets, session, trusted=True)
+        anyio.run(stdio.serve, server, source, sink, manager.storage.give_up)
+
+
+def _over_http(host: str | None, port: int | None, toolsets: str | None) -> None:
+    with _importing():
+        import anyio
+
+        from ..server import http
+        from ..server.adapter import build_server
+        from ..tools import SESSION_TOOLS
+    settings = _settings(toolsets)
+    _refuse_tokens(settings)
+    host = settings.host if host is None else host
+    with http.listen(host, settings.port if port is None else port) as bound, _opened(settings) as manager:
+        app = http.build_app(build_server(manager, SESSION_TOOLS, settings.toolsets), manager, host)
+        url = http.url_of(bound)
+        click.echo(f"Serving MCP at {url}/mcp (streamable HTTP) and {url}/sse (SSE). Ctrl-C ends it.", err=True)
+        anyio.run(http.serve, app, bound, manager.storage.give_up)
+
+
+@contextmanager
+def _importing() -> Generator[None]:
+    """Import with no look through the 130,000 objects that this makes, and which stay: a seventh of the start."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="mcp-sessions: %(levelname)s: %(message)s")
-
-    # Importing makes 130,000 objects, which stay: looking through them for garbage would be a seventh of the start.
     gc.disable()
-    import anyio
-
-    from ..config import Settings
-    from ..default import manager_from
-    from ..errors import ConfigError, SessionExistsError
-    from ..server import stdio
-    from ..server.adapter import build_server
-    from ..tools import SESSION_TOOLS
-
+    yield
     gc.freeze()
     gc.enable()
+
+
+def _settings(toolsets: str | None) -> Settings:
+    from ..config import Settings
+    from ..errors import ConfigError
+    from ..tools import SESSION_TOOLS
+
     settings = Settings(**({"toolsets": toolsets} if toolsets else {}))
     if not any(tool.toolset in settings.toolsets for tool in SESSION_TOOLS):
         raise ConfigError(
             f"MCP_SESSIONS_TOOLSETS: no tool is on, for this version has none in '{','.join(settings.toolsets)}'. "
             "Name some of core, manage, records."
         )
+    return settings
+
+
+def _refuse_tokens(settings: Settings) -> None:
+    from ..errors import ConfigError
+
+    if settings.tokens or settings.tokens_file is not None or settings.oauth_issuer is not None:
+        raise ConfigError(
+            "MCP_SESSIONS_TOKENS, TOKENS_FILE or OAUTH_ISSUER is set, but this version cannot ask clients who they "
+            "are. Unset it to serve everyone on this machine alike."
+        )
+
+
+@contextmanager
+def _opened(settings: Settings) -> Generator[SessionManager]:
+    from ..default import manager_from
+
     with manager_from(settings) as manager:
-        if session is not None:
-            with suppress(SessionExistsError):  # which another process may make at this moment
-                manager.create_session(session)
         manager.interrupt_dead()
-        server = build_server(manager, SESSION_TOOLS, settings.toolsets, session, trusted=True)
-        anyio.run(stdio.serve, server, source, sink, manager.storage.give_up)
+        yield manager

@@ -1,0 +1,158 @@
+"""HTTP: streamable HTTP at /mcp, SSE at /sse and /messages/, /healthz, on one port and over one store."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Callable, Generator
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import uvicorn
+from mcp.server.lowlevel import Server
+from mcp.server.sse import SseServerTransport
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ..errors import ConfigError, StorageError
+from ..manager import SessionManager
+from ..web.guard import LOOPBACK, Guard, GuardedConnection, is_loopback
+
+log = logging.getLogger(__name__)
+GRACE_S = 1
+"""How long connections may go on at the end."""
+PATIENCE_S = 0.75
+"""How long calls may wait for another process then."""
+MOST_CONNECTIONS = 2_000
+ENVELOPE_BYTES = 4 << 20
+"""What a request may have beside the largest payload."""
+_UNGUARDED = TransportSecuritySettings(enable_dns_rebinding_protection=False)
+
+
+def build_app(server: Server[dict[str, Any]], manager: SessionManager, host: str = "127.0.0.1") -> ASGIApp:
+    """The ASGI application that serves `server` at all its addresses; every route of it is guarded."""
+    max_body = manager.limits.payload_bytes + ENVELOPE_BYTES
+    sse = SseServerTransport("/messages/", _UNGUARDED, max_body)
+
+    async def healthz(_: Request) -> Response:
+        try:
+            await anyio.to_thread.run_sync(lambda: manager.query(limit=1))
+        except StorageError as error:
+            log.error("%s", error)  # noqa: TRY400 - where it was raised says nothing that its text does not
+            return JSONResponse({"status": "the store does not answer"}, 503)
+        return JSONResponse({"status": "ok"})
+
+    app = server.streamable_http_app(
+        streamable_http_path="/mcp",
+        max_request_body_size=max_body,
+        transport_security=_UNGUARDED,  # the guard looks at every route, in one place
+        custom_starlette_routes=[
+            Route("/sse", endpoint=_Sse(server, sse)),
+            Mount("/messages/", app=sse.handle_post_message),  # pyright: ignore[reportArgumentType] - the SDK asks for Routes, and joins them to a list of both
+            Route("/healthz", endpoint=healthz),
+        ],
+    )
+    return Guard(app, max_body=max_body, hosts=LOOPBACK | {f"[{host}]" if ":" in host else host.lower()})
+
+
+class _Sse:
+    """Each GET is a connection of its own; they share the server and the store."""
+
+    def __init__(self, server: Server[dict[str, Any]], transport: SseServerTransport) -> None:
+        self._server = server
+        self._transport = transport
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "GET":
+            await PlainTextResponse("GET it.\n", 405, headers={"allow": "GET"})(scope, receive, send)
+            return
+        async with self._transport.connect_sse(scope, receive, send) as (reading, writing):
+            await self._server.run(reading, writing, self._server.create_initialization_options())
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that is bound; port 0 is any that is free. Raises ConfigError for one that cannot be served."""
+    if not is_loopback(host):
+        raise ConfigError(
+            f"--host {host}: other machines could reach it, and then it needs tokens, so that each caller sees its own "
+            "sessions alone. This version knows none: bind 127.0.0.1, and let others come through a tunnel or a proxy "
+            "that asks who they are."
+        )
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ConfigError(f"--host {host}: {error.strerror}. Try 127.0.0.1.") from error
+    try:
+        # On Windows, reusing an address means sharing it with whoever is there.
+        option = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
+        bound.setsockopt(socket.SOL_SOCKET, option, 1)
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
+        raise ConfigError(f"--port {port} of {host}: {error.strerror}. Choose another one, or 0 for any.") from error
+    return bound
+
+
+def url_of(bound: socket.socket) -> str:
+    """Where a socket is reached: http://127.0.0.1:8765"""
+    host, port = bound.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def serve(app: ASGIApp, bound: socket.socket, give_up: Callable[[], None]) -> None:
+    """Serve until SIGTERM or SIGINT: done in two seconds, whoever is connected. Calls that were accepted may finish
+    within one of them; soon after the end begins, `give_up` is called from a thread.
+    """
+    config = uvicorn.Config(
+        app,
+        http=GuardedConnection,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=MOST_CONNECTIONS,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    server = _Uvicorn(config, give_up)
+    async with anyio.create_task_group() as group:
+        group.start_soon(_end_on_signal, server)
+        await server.serve([bound])
+        group.cancel_scope.cancel()
+
+
+class _Uvicorn(uvicorn.Server):
+    """Leaves signals to us: its own way is to raise them again at the end, when the store is not closed yet."""
+
+    def __init__(self, config: uvicorn.Config, give_up: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._give_up = give_up
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # that streams are cut off now is no error
+        last = threading.Timer(PATIENCE_S, self._give_up)
+        last.daemon = True
+        last.start()
+        await super().shutdown(sockets)
+
+
+async def _end_on_signal(server: uvicorn.Server) -> None:
+    try:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for caught in signals:
+                server.handle_exit(caught, None)
+    except NotImplementedError:
+        pass  # Windows: its event loop knows no signals, and Ctrl-C cancels from outside
