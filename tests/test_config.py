@@ -234,7 +234,7 @@ def test_the_example_leaves_nothing_empty_that_has_a_default() -> None:
 
 
 def test_the_example_says_what_has_no_effect_yet() -> None:
-    later = {"HOST", "PORT", "TOKENS", "TOKENS_FILE", "ADMINS", "OAUTH_ISSUER", "OAUTH_AUDIENCE"}
+    later = {"TOKENS", "TOKENS_FILE", "ADMINS", "OAUTH_ISSUER", "OAUTH_AUDIENCE"}
     later |= {"RETENTION_DAYS", "ABANDON_AFTER"}
     marked: set[str] = set()
     comment, told = "", False
