@@ -78,7 +78,7 @@ class _Sse:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that is bound; port 0 is any that is free. Raises ConfigError for one that cannot be served."""
+    """A socket that listens; port 0 is any that is free. Raises ConfigError for one that cannot be served."""
     if not is_loopback(host):
         raise ConfigError(
             f"--host {host}: other machines could reach it, and then it needs tokens, so that each caller sees its own "
@@ -95,6 +95,7 @@ def listen(host: str, port: int) -> socket.socket:
         option = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
         bound.setsockopt(socket.SOL_SOCKET, option, 1)
         bound.bind(address)
+        bound.listen()  # who comes before the server is ready waits
     except OSError as error:
         bound.close()
         raise ConfigError(f"--port {port} of {host}: {error.strerror}. Choose another one, or 0 for any.") from error

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
-HEAD_S = 10.0
+HEAD_S = 5.0
 """How long a client may take to send the head of a request."""
 BODY_S = 60.0
 """How long it may take to send the body."""

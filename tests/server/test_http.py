@@ -1,0 +1,268 @@
+"""The server over HTTP, as a real process on a real port: what it guards, whom it serves, how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+from mcp import Client, MCPError
+from mcp.client.sse import sse_client
+
+from mcp_sessions.storage import SQLiteSessionStorage
+from tests.processes import LONG_S, Child, until
+from tests.storage.programs import hold_gate
+from tests.tools.desk import Desk
+
+from .conftest import Door
+from .pipes import SERVE, environment
+from .ports import Port, answer, head
+
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "raw", "version": "1"}},
+}
+ROUTES = ["/mcp", "/sse", "/messages/", "/healthz", "/", "/nothing"]
+
+
+@pytest.fixture
+def port(store: Path) -> Iterator[Port]:
+    with Port(store) as port:
+        yield port
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_every_route_is_guarded(port: Port, route: str) -> None:
+    for method in ("GET", "POST", "DELETE", "OPTIONS"):
+        assert port.ask(f"{method} {route}", host="evil.example")[0] == 421
+        assert port.ask(f"{method} {route}", origin="https://evil.example")[0] == 403
+    assert port.ask(f"POST {route}", content_length=str(1 << 30))[0] == 413
+
+
+def test_health_is_that_the_store_can_be_read(port: Port, store: Path) -> None:
+    status, body = port.ask("GET /healthz")
+    assert (status, json.loads(body)) == (200, {"status": "ok"})
+    for part in ("", "-wal"):
+        os.truncate(f"{store}{part}", 0)
+    status, body = port.ask("GET /healthz")
+    assert status == 503
+    assert str(store).encode() not in body
+
+
+def test_what_is_not_served_is_answered_so(port: Port) -> None:
+    assert port.ask("GET /nothing")[0] == 404
+    assert port.ask("POST /sse")[0] == 405
+    assert port.ask("POST /messages/")[0] == 400
+    assert port.ask("POST /mcp", b"{", content_type="application/json", accept="application/json, text/event-stream")[
+        0
+    ] in (400, 406)
+
+
+async def test_an_sse_connection_that_goes_leaves_the_others_working(port: Port, desk: Desk) -> None:
+    async with Client(sse_client(f"{port.url}/sse")) as first, Client(sse_client(f"{port.url}/sse")) as second:
+        door = Door(first)
+        created = await door.structured("session_create", session_id="a")
+        assert created["session_id"] == "a"
+        for _ in range(3):
+            async with Client(sse_client(f"{port.url}/sse")) as third:
+                await Door(third).structured("session_add_message", session_id="a", role="user", content="third")
+        await Door(second).structured("session_add_message", session_id="a", role="user", content="second")
+        assert [message.content for message in desk.manager.messages("a").items] == [
+            "second",
+            "third",
+            "third",
+            "third",
+        ]
+
+
+async def test_a_large_message_goes_through_and_a_larger_one_is_refused(port: Port, desk: Desk) -> None:
+    desk.manager.create_session("a")
+    async with Client(f"{port.url}/mcp") as client:
+        door = Door(client)
+        payload = {"openai": "x" * (15 << 20)}
+        await door.structured("session_add_message", session_id="a", role="user", content="big", payload=payload)
+        told = await door.refusal("session_add_message", session_id="a", role="user", content="x" * (2 << 20))
+        assert "content" in told
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_it_whoever_is_connected(port: Port, desk: Desk, ending: int) -> None:
+    desk.manager.create_session("a")
+    with port.connect() as silent, port.connect() as stream, port.connect() as half:
+        half.sendall(b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf")
+        stream.sendall(head("GET /sse"))
+        assert b"endpoint" in stream.recv(65_536) + stream.recv(65_536)
+        async with Client(f"{port.url}/mcp") as client:
+            await Door(client).structured("session_get", session_id="a")
+            assert await anyio.to_thread.run_sync(port.end, ending) == 0
+        assert silent.recv(1) == b""
+        assert answer_rest(stream) is not None
+    assert [record.tool_name for record in desk.manager.invocations("a").items] == ["session_get"]
+    assert port.errors().count("\n") == 1, port.errors()
+
+
+def answer_rest(connection: object) -> bytes:
+    """What still comes until the other side closes."""
+    said = b""
+    while data := connection.recv(65_536):  # type: ignore[attr-defined]
+        said += data
+    return said
+
+
+def called(port: Port, name: str, **arguments: Any) -> dict[str, Any] | None:
+    """The result of a call, asked for as 2026-07-28 has it; None where the connection was cut off."""
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+    params = {"name": name, "arguments": arguments, "_meta": meta}
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).encode()
+    headers = {
+        "content_type": "application/json",
+        "accept": "application/json, text/event-stream",
+        "mcp_protocol_version": "2026-07-28",
+        "mcp_method": "tools/call",
+        "mcp_name": name,
+    }
+    try:
+        status, said = port.ask("POST /mcp", body, **headers)
+    except (OSError, IndexError):
+        return None
+    assert status == 200, said
+    return json.loads(said)["result"]
+
+
+def test_calls_that_were_accepted_are_finished_and_on_record(port: Port, desk: Desk) -> None:
+    desk.manager.create_session("a")
+    message = {"session_id": "a", "role": "user", "content": "x"}
+    assert called(port, "session_add_message", **message) is not None
+    with ThreadPoolExecutor(20) as threads:
+        calls = [threads.submit(called, port, "session_add_message", **message) for _ in range(200)]
+        until(lambda: sum(call.done() for call in calls) > 20)
+        assert port.end(signal.SIGTERM) == 0
+    told = [call.result()["structuredContent"]["seq"] for call in calls if call.result() is not None]  # type: ignore[index]
+    there = {message.seq for message in desk.manager.messages("a", limit=1000).items}
+    assert len(told) > 20
+    assert set(told) <= there
+    assert there == set(range(1, len(there) + 1))
+    records = desk.manager.invocations("a", "session_add_message", "ok", limit=1000).items
+    assert len(records) == len(there)
+
+
+async def test_who_holds_the_gate_does_not_hold_up_the_end(port: Port, store: Path, desk: Desk) -> None:
+    desk.manager.create_session("a")
+    async with Client(f"{port.url}/mcp") as client:
+        await Door(client).structured("session_query")
+        with Child(hold_gate, str(store)) as holder:
+            assert holder.hear()
+
+            async def add() -> None:
+                with pytest.raises((MCPError, httpx2.HTTPError, AssertionError)):  # refused, or cut off
+                    await Door(client).structured("session_add_message", session_id="a", role="user", content="late")
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(add)
+                await anyio.sleep(0.3)
+                with anyio.fail_after(10):  # thirty seconds is how long a call waits
+                    await anyio.to_thread.run_sync(port.end, signal.SIGTERM)
+    assert desk.manager.messages("a").items == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--host", "0.0.0.0"), "needs tokens"),
+        (("--host", "::"), "needs tokens"),
+        (("--host", "192.168.1.7"), "needs tokens"),
+        (("--session", "a"), "is for stdio"),
+        (("--port", "70000"), "70000"),
+        (("--toolsets", "automation"), "no tool is on"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_with_the_reason(store: Path, arguments: tuple[str, ...], told: str) -> None:
+    code, _, errors = run(store, "--transport", "http", "--port", "0", *arguments)
+    assert code in (1, 2)
+    assert told in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("arguments", [("--host", "127.0.0.1"), ("--port", "1234")])
+def test_an_address_is_for_http_alone(store: Path, arguments: tuple[str, ...]) -> None:
+    code, _, errors = run(store, *arguments)
+    assert code == 2
+    assert "--transport http" in errors
+
+
+@pytest.mark.parametrize("name", ["TOKENS", "OAUTH_ISSUER"])
+def test_tokens_are_refused_while_nobody_asks_for_them(store: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"MCP_SESSIONS_{name}", "ada=0123456789abcdef0123456789abcdef")
+    code, _, errors = run(store, "--transport", "http", "--port", "0")
+    assert code in (1, 2)
+    assert "TOKENS" in errors
+    assert "0123456789abcdef" not in errors
+
+
+def test_a_port_that_is_taken_is_told(port: Port, store: Path) -> None:
+    code, _, errors = run(store, "--transport", "http", "--port", str(port.number))
+    assert code in (1, 2)
+    assert re.search(rf"--port {port.number} of 127\.0\.0\.1: .*Choose another one", errors)
+
+
+@pytest.mark.parametrize("name", ["sse", "streamable-http"])
+async def test_other_names_of_the_transport_are_the_same_server(store: Path, name: str) -> None:
+    with Port(store, "--transport", name) as port:
+        async with Client(f"{port.url}/mcp") as one, Client(sse_client(f"{port.url}/sse")) as other:
+            assert len((await one.list_tools()).tools) == len((await other.list_tools()).tools) == 16
+
+
+def test_a_slow_head_is_closed_by_the_real_server_too(port: Port) -> None:
+    with port.connect() as slow:
+        slow.sendall(b"GET /healthz HT")
+        with pytest.raises(ConnectionResetError):
+            assert slow.recv(1) == b""
+            raise ConnectionResetError
+    assert port.ask("GET /healthz")[0] == 200
+
+
+def test_a_client_that_speaks_no_http_does_no_harm(port: Port) -> None:
+    with port.connect() as connection:
+        connection.sendall(b"\x16\x03\x01\x02\x00\x01" + bytes(1000))
+        assert answer(connection)[0] == 400
+    assert port.ask("GET /healthz")[0] == 200
+
+
+def test_the_store_is_as_it_must_be_after_a_kill(store: Path) -> None:
+    with Port(store) as port:
+        body = json.dumps(INITIALIZE).encode()
+        accept = "application/json, text/event-stream"
+        assert port.ask("POST /mcp", body, content_type="application/json", accept=accept)[0] == 200
+        port.process.kill()
+        port.process.wait(LONG_S)
+    with SQLiteSessionStorage(store) as storage:
+        assert {finding.level for finding in storage.check()} == {"ok"}
+
+
+def run(store: Path, *args: str) -> tuple[int, str, str]:
+    """`serve` where it should end by itself: exit code, stdout, stderr."""
+    done = subprocess.run(
+        [sys.executable, *SERVE, *args],
+        env=environment(store),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=LONG_S,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
