@@ -93,8 +93,9 @@ def build_server(
         assert tool is not None
         return answer(tool, arguments, result)
 
-    async def list_resources(_context: Context, _params: PaginatedRequestParams | None) -> ListResourcesResult:
-        return ListResourcesResult(resources=[])  # clients see that there are resources by this being served
+    async def list_resources(_context: Context, params: PaginatedRequestParams | None) -> ListResourcesResult:
+        page = functools.partial(resources.listed, manager, params and params.cursor)
+        return await anyio.to_thread.run_sync(page, limiter=limiter)
 
     async def list_templates(_context: Context, _params: PaginatedRequestParams | None) -> ListResourceTemplatesResult:
         return ListResourceTemplatesResult(resource_templates=resources.TEMPLATES)

@@ -1,26 +1,39 @@
-"""Resources: a session's head, messages and values, whole, for what a tool's result had to cut.
+"""Resources: sessions listed newest first; a session's head, messages and values, whole, for what a result had to cut.
 
-A read of one is a recorded call, like any other.
+A read of one is a recorded call, like any other. A listing is none: hosts ask for it by themselves, again and again.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
 
 from mcp import MCPError
-from mcp.types import INVALID_PARAMS, ReadResourceResult, ResourceTemplate, TextResourceContents
+from mcp.types import (
+    INVALID_PARAMS,
+    Annotations,
+    ListResourcesResult,
+    ReadResourceResult,
+    Resource,
+    ResourceTemplate,
+    TextResourceContents,
+)
 
 from .._json import encode
 from ..calls import Call
 from ..drafts import checked_id, checked_key
-from ..errors import InvalidArgumentError, SessionsError, StorageError
+from ..errors import InvalidArgumentError, InvalidCursorError, SessionsError, StorageError
 from ..manager import SessionManager
-from ..models import Want
+from ..models import ConversationMessage, SessionMetadata, Want
+from ..tools.fitting import LONG_PURPOSE, message_uri, session_uri, shortened
 
 JSON = "application/json"
-MESSAGES_AT_ONCE = 1_000
+SESSIONS_AT_ONCE = 100
+MESSAGES_AT_ONCE = 100
+MOST_CHARS = 32 << 20
+"""Of JSON, in one answer with all messages; a message by itself may be longer."""
 TEMPLATES = [
     ResourceTemplate(
         uri_template="session:///{session_id}",
@@ -37,6 +50,13 @@ TEMPLATES = [
         mime_type=JSON,
     ),
     ResourceTemplate(
+        uri_template="session:///{session_id}/messages/{seq}",
+        name="message",
+        title="Message of a session",
+        description="One message, whole, by its number.",
+        mime_type=JSON,
+    ),
+    ResourceTemplate(
         uri_template="session:///{session_id}/data/{key}",
         name="value",
         title="Value of a key",
@@ -44,16 +64,43 @@ TEMPLATES = [
         mime_type=JSON,
     ),
 ]
-_URI = re.compile(r"session:///(?P<id>[^/?#]+)(?:/(?P<messages>messages)|/data/(?P<key>[^/?#]+))?\Z")
+_URI = re.compile(
+    r"session:///(?P<id>[^/?#]+)(?:/messages/(?P<seq>[1-9]\d{0,17})|/(?P<messages>messages)|/data/(?P<key>[^/?#]+))?\Z",
+    re.ASCII,
+)
 
 
-def read(manager: SessionManager, uri: str, *, caller: str) -> ReadResourceResult:
+def listed(manager: SessionManager, cursor: str | None, *, as_user: str | None = None) -> ListResourcesResult:
+    """A page of sessions, newest first. Raises MCPError, INVALID_PARAMS, for a cursor that was not given out."""
+    try:
+        page = manager.query(cursor=cursor, limit=SESSIONS_AT_ONCE, as_user=as_user)
+    except InvalidCursorError as error:
+        raise MCPError(INVALID_PARAMS, str(error)) from error
+    return ListResourcesResult(resources=[_resource(head) for head in page.items], next_cursor=page.next_cursor)
+
+
+def _resource(head: SessionMetadata) -> Resource:
+    about = f"{head.status}, {head.message_count:,} message{'' if head.message_count == 1 else 's'}"
+    if head.tags:
+        about += f", tagged {', '.join(head.tags)}"
+    return Resource(
+        uri=session_uri(head.session_id),
+        name=head.session_id,
+        title=shortened(" ".join((head.purpose or "").split()), LONG_PURPOSE) or head.session_id,
+        description=shortened(about, LONG_PURPOSE),
+        mime_type=JSON,
+        annotations=Annotations(last_modified=head.model_dump(mode="json")["updated_at"]),
+    )
+
+
+def read(manager: SessionManager, uri: str, *, caller: str, as_user: str | None = None) -> ReadResourceResult:
     """What a uri names, as JSON. Raises MCPError: INVALID_PARAMS, with the uri, for one that names nothing."""
     place = _URI.match(uri)
-    call = manager.call("resources/read", _session(place), {"uri": uri}, caller, kind="session", reads=True)
+    session_id = _session(place)
+    call = manager.call("resources/read", session_id, {"uri": uri}, caller, kind="session", reads=True, as_user=as_user)
     try:
         with call:
-            text = encode(_found(call, place))
+            text = _found(call, place)
     except StorageError:
         raise
     except SessionsError as error:
@@ -68,37 +115,64 @@ def _session(place: re.Match[str] | None) -> str | None:
         return None
 
 
-def _found(call: Call, place: re.Match[str] | None) -> Any:
+def _found(call: Call, place: re.Match[str] | None) -> str:
     if place is None or call.session_id is None:
         known = ", ".join(template.uri_template for template in TEMPLATES)
         raise InvalidArgumentError(f"The uri is no resource; there are {known}.", argument="uri")
-    if place["key"] is not None:
-        return _value(call, call.session_id, place["key"])
     if place["messages"] is not None:
         return _messages(call, call.session_id)
     call.count = 1
-    return call.manager.metadata(call.session_id, as_user=call.as_user).to_dict()
+    if place["key"] is not None:
+        return encode(_value(call, call.session_id, place["key"]))
+    if place["seq"] is not None:
+        return encode(_message(call, call.session_id, int(place["seq"])).to_dict())
+    return encode(call.manager.metadata(call.session_id, as_user=call.as_user).to_dict())
 
 
 def _value(call: Call, session_id: str, quoted: str) -> Any:
-    try:
-        key = checked_key(unquote(quoted, errors="strict"), call.manager.limits)
-    except UnicodeDecodeError:
-        raise InvalidArgumentError("The key in the uri is not UTF-8.", argument="uri") from None
+    key = _key(call.manager, quoted)
     view = call.manager.view(session_id, Want(keys=(key,), as_user=call.as_user))
     if key not in view.data:
         raise InvalidArgumentError(f"Session {session_id} has no key '{key}'.", argument="uri")
-    call.count = 1
     return view.data[key].value
 
 
-def _messages(call: Call, session_id: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+def _key(manager: SessionManager, quoted: str) -> str:
+    try:
+        return checked_key(unquote(quoted, errors="strict"), manager.limits)
+    except UnicodeDecodeError:
+        raise InvalidArgumentError("The key in the uri is not UTF-8.", argument="uri") from None
+
+
+def _message(call: Call, session_id: str, seq: int) -> ConversationMessage:
+    want = Want(messages=1, after=seq - 1, order="oldest", as_user=call.as_user)
+    for message in call.manager.view(session_id, want).messages:
+        if message.seq == seq:
+            return message
+    raise InvalidArgumentError(f"Session {session_id} has no message {seq}.", argument="uri")
+
+
+def _messages(call: Call, session_id: str) -> str:
+    found: list[str] = []
+    chars = 0
+    for message in _each_message(call, session_id):
+        found.append(encode(message.to_dict()))
+        chars += len(found[-1]) + 1
+        if chars > MOST_CHARS:
+            raise InvalidArgumentError(
+                f"The messages of session {session_id} have more than {MOST_CHARS:,} characters, too many for one "
+                f"answer. Page through them with session_messages; {message_uri(session_id, 1)} is the first one.",
+                argument="uri",
+            )
+    call.count = len(found)
+    return f"[{','.join(found)}]"
+
+
+def _each_message(call: Call, session_id: str) -> Iterator[ConversationMessage]:
     cursor = None
     while True:
         page = call.manager.messages(session_id, MESSAGES_AT_ONCE, cursor, "oldest", as_user=call.as_user)
-        found += [message.to_dict() for message in page.items]
+        yield from page.items
         cursor = page.next_cursor
         if cursor is None:
-            call.count = len(found)
-            return found
+            return

@@ -102,7 +102,8 @@ def message(message: dict[str, Any], session_id: str, room: int | None) -> dict[
     most = min(LONG_MESSAGE, room // 4)
     kept = fitted(content[:most], 2 * most)
     if len(kept) < len(content):
-        message = {**message, "content": kept, "chars": len(content), "resource": messages_uri(session_id)}
+        whole = message_uri(session_id, message["seq"])
+        message = {**message, "content": kept, "chars": len(content), "resource": whole}
     return message
 
 
@@ -160,11 +161,16 @@ def _cut(ours: Mapping[str, Any], longest: int) -> dict[str, Any]:
     return kept
 
 
-def messages_uri(session_id: str) -> str:
-    """The resource of a session's messages."""
-    return f"session:///{session_id}/messages"
+def session_uri(session_id: str) -> str:
+    """The resource of a session."""
+    return f"session:///{session_id}"
+
+
+def message_uri(session_id: str, seq: int) -> str:
+    """The resource of one message."""
+    return f"{session_uri(session_id)}/messages/{seq}"
 
 
 def data_uri(session_id: str, key: str) -> str:
     """The resource of one key."""
-    return f"session:///{session_id}/data/{quote(key, safe='')}"
+    return f"{session_uri(session_id)}/data/{quote(key, safe='')}"

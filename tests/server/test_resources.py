@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from mcp import Client, MCPError
@@ -35,9 +36,9 @@ async def test_what_was_cut_is_whole_in_the_resource_that_it_names(desk: Desk, m
         value = await door.structured("session_get", session_id="a", key="the/plan é")
         assert await read(client, value["resource"]) == "x" * 100_000
         (message,) = (await door.structured("session_messages", session_id="a", limit=1))["messages"]
-        messages = await read(client, message["resource"])
-        assert [one["seq"] for one in messages] == [1, 2, 3, 4]
-        assert messages[-1]["content"] == "é" * 100_000
+        whole = await read(client, message["resource"])
+        assert (whole["seq"], whole["content"]) == (4, "é" * 100_000)
+        assert [one["seq"] for one in await read(client, "session:///a/messages")] == [1, 2, 3, 4]
         assert (await read(client, "session:///a"))["purpose"] == "Move billing"
 
 
@@ -45,13 +46,63 @@ async def test_clients_are_told_what_can_be_read(desk: Desk, mode: str) -> None:
     async with Client(build_server(desk.manager, SESSION_TOOLS, TOOLSETS), mode=mode) as client:
         assert client.server_capabilities is not None
         assert client.server_capabilities.resources is not None
-        assert (await client.list_resources()).resources == []
         templates = (await client.list_resource_templates()).resource_templates
         assert [template.uri_template for template in templates] == [
             "session:///{session_id}",
             "session:///{session_id}/messages",
+            "session:///{session_id}/messages/{seq}",
             "session:///{session_id}/data/{key}",
         ]
+
+
+async def test_sessions_are_listed_newest_first_with_what_a_person_chooses_by(desk: Desk, mode: str) -> None:
+    desk.prepare()
+    desk.clock.go_on(minutes=1)
+    desk("session_create", session_id="b", purpose="Find\n the " + "leak " * 100)
+    desk("session_create", session_id="c")
+    async with Client(build_server(desk.manager, SESSION_TOOLS, TOOLSETS), mode=mode) as client:
+        c, b, a = (await client.list_resources()).resources
+    assert (a.uri, a.name, a.title) == ("session:///a", "a", "Move billing")
+    assert (a.description, a.mime_type) == ("active, 3 messages, tagged billing", "application/json")
+    assert a.annotations is not None
+    assert a.annotations.last_modified == "2026-11-22T10:00:00Z"
+    assert (b.title or "").startswith("Find the leak leak")
+    assert len(b.title or "") == 200
+    assert (c.title, c.description) == ("c", "active, 0 messages")
+
+
+async def test_ten_thousand_sessions_are_listed_in_pages(mode: str) -> None:
+    with SessionManager(MemorySessionStorage()) as manager:
+        for number in range(10_000):
+            manager.create_session(f"s{number}")
+        uris: list[str] = []
+        async with Client(build_server(manager, SESSION_TOOLS, TOOLSETS), mode=mode) as client:
+            page = await client.list_resources()
+            while True:
+                assert 0 < len(page.resources) <= 100
+                assert len(page.model_dump_json()) <= 40_000
+                uris += [resource.uri for resource in page.resources]
+                if page.next_cursor is None:
+                    break
+                page = await client.list_resources(cursor=page.next_cursor)
+        assert uris == [f"session:///s{number}" for number in reversed(range(10_000))]
+
+
+@pytest.mark.parametrize("cursor", ["", "nonsense", "eyJhIjoxfQ", "é"])
+async def test_a_cursor_that_was_not_given_out_is_refused(desk: Desk, mode: str, cursor: str) -> None:
+    async with Client(build_server(desk.manager, SESSION_TOOLS, TOOLSETS), mode=mode) as client:
+        with pytest.raises(MCPError) as caught:
+            await client.list_resources(cursor=cursor)
+    assert caught.value.error.code == INVALID_PARAMS
+    assert "cursor" in caught.value.error.message
+
+
+async def test_listing_leaves_no_record(door: Door, desk: Desk) -> None:
+    """Hosts list by themselves, again at every change; a record of each would bury the others."""
+    desk.prepare()
+    before = desk.records()
+    await door.client.list_resources()
+    assert desk.records() == before
 
 
 async def test_all_messages_are_read_page_by_page(door: Door, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,6 +118,10 @@ async def test_all_messages_are_read_page_by_page(door: Door, desk: Desk, monkey
         "session:///nobody/messages",
         "session:///nobody/data/plan",
         "session:///a/data/none",
+        "session:///a/messages/4",
+        "session:///a/messages/0",
+        "session:///a/messages/\u0661",
+        "session:///a/messages/",
         "session:///a/data/%FF",
         "session:///a/data/%00",
         "session:///a/data/",
@@ -79,13 +134,39 @@ async def test_all_messages_are_read_page_by_page(door: Door, desk: Desk, monkey
         "",
     ],
 )
-async def test_a_uri_that_names_nothing_is_refused_with_it(door: Door, desk: Desk, uri: str) -> None:
+async def test_a_uri_that_names_nothing_is_refused_with_it(desk: Desk, mode: str, uri: str) -> None:
     desk.prepare()
-    with pytest.raises(MCPError) as caught:
-        await door.client.read_resource(uri)
+    async with Client(build_server(desk.manager, SESSION_TOOLS, TOOLSETS), mode=mode) as client:
+        with pytest.raises(MCPError) as caught:
+            await client.read_resource(uri)
     assert (caught.value.error.code, caught.value.error.data) == (INVALID_PARAMS, {"uri": uri})
     record = desk.records()[0]
     assert (record.tool_name, record.status.value) == ("resources/read", "error")
+
+
+async def test_more_messages_than_one_answer_takes_are_read_one_by_one(
+    door: Door, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.prepare()
+    whole = (await door.client.read_resource("session:///a/messages")).contents[0]
+    assert isinstance(whole, TextResourceContents)
+    monkeypatch.setattr("mcp_sessions.server.resources.MOST_CHARS", len(whole.text) - 1)
+    assert len(await read(door.client, "session:///a/messages")) == 3
+    monkeypatch.setattr("mcp_sessions.server.resources.MOST_CHARS", len(whole.text) - 2)
+    with pytest.raises(MCPError) as caught:
+        await door.client.read_resource("session:///a/messages")
+    assert caught.value.error.code == INVALID_PARAMS
+    assert "session_messages" in caught.value.error.message
+    assert (await read(door.client, "session:///a/messages/3"))["seq"] == 3
+
+
+@pytest.mark.parametrize("key", ["the/plan", "50%", "é 😀", "a?b#c", "%2F", "..", ".hidden", "a+b&c=d", " ", "k" * 256])
+async def test_any_key_is_read_by_its_uri(desk: Desk, mode: str, key: str) -> None:
+    desk.prepare()
+    desk("session_set", session_id="a", key=key, value="x" * 1_000)
+    uri = f"session:///a/data/{quote(key, safe='')}"
+    async with Client(build_server(desk.manager, SESSION_TOOLS, TOOLSETS), mode=mode) as client:
+        assert await read(client, uri) == "x" * 1_000
 
 
 async def test_reading_is_on_record(door: Door, desk: Desk) -> None:

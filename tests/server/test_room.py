@@ -179,7 +179,7 @@ async def test_a_long_message_says_how_long_it_is_and_where_the_rest_is(door: Do
         (message,) = (await door.structured(name, session_id="a", **asked))["messages"]
         assert message["content"] == "é" * len(message["content"])
         assert 6_000 <= len(message["content"]) <= 8_000
-        assert (message["chars"], message["resource"]) == (100_000, "session:///a/messages")
+        assert (message["chars"], message["resource"]) == (100_000, "session:///a/messages/4")
 
 
 async def test_a_long_value_says_how_long_it_is_and_where_it_is_whole(door: Door, desk: Desk) -> None:
