@@ -15,16 +15,17 @@ from tests.processes import LONG_S, until
 
 from .pipes import SERVE, environment
 
+SERVE_HTTP = (*SERVE, "--transport", "http", "--port", "0")
 URL = re.compile(r"http://127\.0\.0\.1:(\d+)/mcp")
 
 
 class Port:
     """`mcp-sessions serve --transport http` on a port that was free. Leaving the `with` block ends it."""
 
-    def __init__(self, store: Path, *args: str) -> None:
+    def __init__(self, store: Path, *args: str, command: tuple[str, ...] = SERVE_HTTP) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self.process = subprocess.Popen(
-            [sys.executable, *SERVE, "--transport", "http", "--port", "0", *args],
+            [sys.executable, *command, *args],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._errors,

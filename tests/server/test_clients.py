@@ -1,0 +1,92 @@
+"""The official Python client, over every transport and in both eras of the protocol."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from mcp import Client, MCPError, StdioServerParameters
+from mcp.client.sse import sse_client
+from mcp.types import INVALID_PARAMS, TextResourceContents
+
+from mcp_sessions.tools import SESSION_TOOLS
+
+from .conftest import Door
+from .pipes import SERVE, environment
+from .ports import Port
+
+VERSIONS = {"auto": "2026-07-28", "legacy": "2025-11-25"}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One store for all of them."""
+    return tmp_path_factory.mktemp("clients") / "sessions.db"
+
+
+@pytest.fixture(scope="module")
+def port(shared: Path) -> Iterator[Port]:
+    with Port(shared) as port:
+        yield port
+
+
+@pytest.fixture(params=["stdio", "sse", "streamable-http"])
+async def connected(request: pytest.FixtureRequest, shared: Path, port: Port, mode: str) -> AsyncIterator[Door]:
+    servers: dict[str, Any] = {
+        "stdio": StdioServerParameters(command=sys.executable, args=list(SERVE), env=environment(shared)),
+        "sse": sse_client(f"{port.url}/sse"),
+        "streamable-http": f"{port.url}/mcp",
+    }
+    async with Client(servers[request.param], mode=mode) as client:
+        assert client.protocol_version == VERSIONS[mode]
+        yield Door(client)
+
+
+async def test_a_session_is_made_filled_read_and_found(connected: Door) -> None:
+    listed = (await connected.client.list_tools()).tools
+    assert [tool.name for tool in listed] == [tool.name for tool in SESSION_TOOLS]
+    session_id = (await connected.structured("session_create", purpose="Walk through"))["session_id"]
+    added = await connected.structured("session_add_message", session_id=session_id, role="user", content="Grüße, 世界")
+    assert added["seq"] == 1
+    value = {"steps": [1, 2.5, None, "é"]}
+    await connected.structured("session_set", session_id=session_id, key="the/plan é", value=value)
+    read = await connected.structured("session_get", session_id=session_id, messages=1)
+    assert read["data"] == {"the/plan é": value}
+    assert read["messages"][0]["content"] == "Grüße, 世界"
+    found = await connected.structured("session_search", text="GRÜSSE", session_id=session_id)
+    assert [hit["seq"] for hit in found["hits"]] == [1]
+    resource = f"session:///{session_id}/data/the%2Fplan%20%C3%A9"
+    (content,) = (await connected.client.read_resource(resource)).contents
+    assert isinstance(content, TextResourceContents)
+    assert json.loads(content.text) == value
+
+
+async def test_what_cannot_be_is_refused_and_the_connection_goes_on(connected: Door) -> None:
+    assert "nobody not found" in await connected.refusal("session_get", session_id="nobody")
+    assert "did you mean 'session_get'?" in await connected.refusal("session_gte")
+    assert "'role'" in await connected.refusal("session_add_message", session_id="a", role="wizard", content="x")
+    with pytest.raises(MCPError) as caught:
+        await connected.client.read_resource("session:///nobody")
+    assert (caught.value.error.code, caught.value.error.data) == (INVALID_PARAMS, {"uri": "session:///nobody"})
+    assert (await connected.structured("session_create"))["status"] == "active"
+
+
+async def test_calls_at_once_are_all_answered(connected: Door) -> None:
+    session_id = (await connected.structured("session_create"))["session_id"]
+    seqs: list[int] = []
+
+    async def add(number: int) -> None:
+        added = await connected.structured(
+            "session_add_message", session_id=session_id, role="user", content=f"m{number}"
+        )
+        seqs.append(added["seq"])
+
+    async with anyio.create_task_group() as group:
+        for number in range(64):
+            group.start_soon(add, number)
+    assert sorted(seqs) == list(range(1, 65))
