@@ -427,6 +427,8 @@ class Query(Frozen):
     as_user: Text | None = None
     user_id: Text | None = None
     ids: tuple[Text, ...] = Field(default=(), max_length=100)
+    id_prefix: Text | None = None
+    """How the id begins, to the letter."""
     status: tuple[SessionStatus, ...] = ()
     tags: tuple[Text, ...] = Field(default=(), max_length=64)
     match: Literal["any", "all"] = "any"

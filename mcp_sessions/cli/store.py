@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from ..drafts import checked_text
@@ -78,9 +77,7 @@ def _meant(manager: SessionManager, text: str) -> SessionMetadata:
         return manager.metadata(text)
     except SessionNotFoundError:
         pass
-    # The query finds the letters anywhere in an id, a purpose or a tag.
-    candidates = heads(manager, manager.as_query(text=text, limit=1000))
-    found = list(islice((head for head in candidates if head.session_id.startswith(text)), NAMED + 1))
+    found = manager.query(id_prefix=text, limit=NAMED + 1).items
     if len(found) > 1:
         names = ", ".join(map(_introduced, found[:NAMED])) + (", …" if len(found) > NAMED else "")
         raise Misused(f"Several sessions have an ID that begins with {text}: {names}. Write more of it.")

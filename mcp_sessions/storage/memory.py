@@ -692,6 +692,7 @@ def _selects(query: Query, head: dict[str, Any]) -> bool:
         (query.as_user is None or head["user_id"] == query.as_user)
         and (query.user_id is None or head["user_id"] == query.user_id)
         and (not query.ids or head["session_id"] in query.ids)
+        and (query.id_prefix is None or head["session_id"].startswith(query.id_prefix))
         and (query.purpose is None or head["purpose"] == query.purpose)
         and (not query.status or head["status"] in query.status)
         and (not wanted or (wanted <= tags if query.match == "all" else bool(wanted & tags)))

@@ -384,6 +384,7 @@ def _asking(draw: st.DrawFn) -> Operation:
         as_user=draw(_one((None, None, "ana"))),
         user_id=draw(_one((None, None, "bob"))),
         ids=tuple(draw(st.lists(_any_session, max_size=2))),
+        id_prefix=draw(_one((None, None, None, "a"))),
         status=tuple(draw(st.lists(_one(tuple(SessionStatus)), max_size=2))),
         tags=draw(_tags),
         match=draw(_one(("any", "all"))),
@@ -465,6 +466,7 @@ def _queries() -> list[Query]:
         *({"text": "fix"}, {"text": "e"}, {"purpose": "fix it"}, {"tool": "ls"}, {"has_errors": True}),
         *({"min_cost": 0.1}, {"created_after": at(3)}, {"updated_before": at(9)}, {"updated_after": at(9)}),
         *({"tags": ("y",), "order": "cost"}, {"as_user": "bob", "order": "created", "reverse": True}),
+        *({"id_prefix": "a"}, {"id_prefix": "c", "tags": ("x",)}),
     ]
     return [*orders, *_narrow(), *(Query(**one) for one in filters)]
 

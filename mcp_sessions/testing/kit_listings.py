@@ -154,6 +154,33 @@ class Listings(Store):
             assert pages == ids(storage, Query(**query, order=order))
             assert sorted(pages) == list(found)
 
+    @pytest.mark.parametrize(
+        ("beginning", "found"),
+        [
+            ("ses_", ["ses_b", "ses_aa", "ses_a"]),
+            ("ses_a", ["ses_aa", "ses_a"]),
+            ("ses_a.", []),
+            ("ses_aa", ["ses_aa"]),
+            ("ses", ["ses_b", "sesxa", "ses_aa", "ses_a"]),
+            ("Ses", ["Ses_a"]),
+            ("a", ["a"]),
+            ("_", []),
+            ("%", []),
+            ("\u00e9", []),
+            ("", ["a", "ses_b", "sesxa", "ses_aa", "Ses_a", "ses_a"]),
+        ],
+    )
+    def test_a_session_is_found_by_the_beginning_of_its_id(
+        self, storage: SessionStorage, beginning: str, found: list[str]
+    ) -> None:
+        for second, name in enumerate(["ses_a", "Ses_a", "ses_aa", "sesxa", "ses_b", "a"]):
+            storage.create(head(name, second=second, user_id="ana" if name == "ses_aa" else None))
+        query = Query(id_prefix=beginning)
+        assert ids(storage, query) == found
+        assert _pages(storage, query.model_copy(update={"limit": 1})) == found
+        ours = [name for name in found if name == "ses_aa"]
+        assert ids(storage, query.model_copy(update={"as_user": "ana"})) == ours
+
     def test_an_altered_session_is_found_by_what_it_is_now(self, storage: SessionStorage) -> None:
         _mixed(storage)
         storage.commit("b", does(30, alter=Alter(add_tags=("hot",), remove_tags=("red",), purpose="Décor")))

@@ -422,6 +422,13 @@ BUGS = (
         "test_a_cursor_belongs_to_its_query",
     ),
     Bug(
+        "a session by any part of its id",
+        LISTING,
+        '("+s.session_id BETWEEN ? AND ?", _range(prefix))',
+        '("instr(s.session_id, ?)", [prefix])',
+        "test_a_session_is_found_by_the_beginning_of_its_id",
+    ),
+    Bug(
         "the least cost left out",
         LISTING,
         "s.estimated_cost >= ?",

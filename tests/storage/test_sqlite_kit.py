@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +29,26 @@ class TestSQLite(StorageKit):
 class TestSQLiteThatIsNotSyncedAtEachCommit(Handles):
     def open(self, folder: Path) -> SessionStorage:
         return SQLiteSessionStorage(folder / "sessions.db", durability="process")
+
+
+@pytest.mark.parametrize("rare", [0, 2, 1000])
+def test_a_listing_is_the_same_however_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rare: int) -> None:
+    """From a list of few sessions, or the newest ones tried in turn."""
+    monkeypatch.setattr("mcp_sessions.storage.sqlite.listing.RARE", rare)
+    names = [f"{letter}{n}" for n in range(3) for letter in "abc"]
+    with SQLiteSessionStorage(tmp_path / "sessions.db") as storage:
+        for second, name in enumerate(names):
+            tags = [name[0].upper(), "odd" if second % 2 else "even"]
+            storage.create(head(name, second=second, tags=tags))
+
+        def found(**fields: Any) -> list[str]:
+            query = Query(**fields, limit=2)
+            return [head.session_id for head in joined(lambda cursor: storage.find(query, cursor))]
+
+        assert found(id_prefix="b") == ["b2", "b1", "b0"]
+        assert found(id_prefix="b", tags=("even",)) == ["b1"]
+        assert found(tags=("A", "B"), reverse=True) == ["a0", "b0", "a1", "b1", "a2", "b2"]
+        assert found(tags=("A", "odd"), match="all", order="created") == ["a1"]
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -18,8 +18,10 @@ from .driver import Db
 from .rows import HEAD_COLUMNS, RECORD
 
 Clause = tuple[str, Sequence[Any]]
-RARE_TAG = 1000
-"""Up to so many sessions of a tag, all of them are looked at; with more, the newest sessions are tried in turn."""
+RARE = 1000
+"""Up to so many sessions of a tag, or whose ids begin alike, all of them are looked at; with more, the newest sessions
+are tried in turn.
+"""
 
 COLUMNS = ", ".join("s." + name for name in HEAD_COLUMNS)
 ORDERS = {
@@ -36,10 +38,17 @@ def marks(values: Sequence[Any]) -> str:
     return ", ".join("?" * len(values))
 
 
+def _range(prefix: str) -> tuple[str, str]:
+    """Between which all ids lie that begin so: they are ASCII, and DEL is after all that they are made of."""
+    return prefix, prefix + "\x7f"
+
+
 _CLAUSES: list[tuple[str, Callable[[Any], Clause]]] = [
     ("as_user", lambda user: ("s.user_id = ?", [user])),
     ("user_id", lambda user: ("s.user_id = ?", [user])),
     ("ids", lambda ids: (f"s.session_id IN ({marks(ids)})", ids)),
+    # The plus keeps the planner from reading and sorting all of these, which may be every session.
+    ("id_prefix", lambda prefix: ("+s.session_id BETWEEN ? AND ?", _range(prefix))),
     ("purpose", lambda purpose: ("s.purpose = ?", [purpose])),
     ("tool", lambda tool: ("EXISTS (SELECT 1 FROM json_each(s.tools_used) WHERE value = ?)", [tool])),
     ("created_after", lambda at: ("s.created_at > ?", [micros(at)])),
@@ -94,11 +103,11 @@ def sessions_page(db: Db, query: Query, after: tuple[Any, str] | None) -> Clause
     clauses = filters(query)
     if after is not None:
         clauses.append((f"({column}, s.session_id) {compare} (?, ?)", after))
-    rare = _rare_tags(db, query)
-    if rare is not None:
-        source = f"(SELECT DISTINCT sid FROM tags WHERE tag IN ({marks(rare)})) t CROSS JOIN sessions s USING (sid)"
+    few = _few(db, query)
+    if few is not None:
+        source = f"({few[0]}) t CROSS JOIN sessions s USING (sid)"
         text, values = where([*clauses, *status_filter(query), *tag_filters(query)])
-        return f"SELECT {COLUMNS} FROM {source} {text} {order}", [*rare, *values]
+        return f"SELECT {COLUMNS} FROM {source} {text} {order}", [*few[1], *values]
     if query.order != "updated" or query.ids or query.purpose is not None:
         text, values = where([*clauses, *status_filter(query), *tag_filters(query)])
         return f"SELECT {COLUMNS} FROM sessions s {text} {order}", values
@@ -113,20 +122,26 @@ def sessions_page(db: Db, query: Query, after: tuple[Any, str] | None) -> Clause
     return f"SELECT {COLUMNS} FROM ({first}) u CROSS JOIN sessions s USING (sid) {order}", everything
 
 
-def _rare_tags(db: Db, query: Query) -> list[str] | None:
-    """The tags whose sessions are few enough to look at all: all of `any`, the rarest of `all`; else None."""
-    counts = {
-        tag: db.execute(
-            f"SELECT count(*) FROM (SELECT 1 FROM tags WHERE tag = ? LIMIT {RARE_TAG + 1})", (tag,)
-        ).fetchone()[0]
-        for tag in set(query.tags)
-    }
-    if not counts:
-        return None
-    if query.match == "any":
-        return sorted(counts) if sum(counts.values()) <= RARE_TAG else None
-    rarest = min(counts, key=lambda tag: (counts[tag], tag))
-    return [rarest] if counts[rarest] <= RARE_TAG else None
+def _few(db: Db, query: Query) -> Clause | None:
+    """The statement for the sessions of the query's tags (of all with `any`, of the rarest with `all`), or of those
+    whose ids begin as it says, where they are few enough to look at all of them; else None.
+    """
+    tags = {tag: _count(db, "tags WHERE tag = ?", (tag,)) for tag in set(query.tags)}
+    if tags and query.match == "all":
+        rarest = min(tags, key=lambda tag: (tags[tag], tag))
+        tags = {rarest: tags[rarest]}
+    if tags and sum(tags.values()) <= RARE:
+        return f"SELECT DISTINCT sid FROM tags WHERE tag IN ({marks(list(tags))})", sorted(tags)
+    if query.id_prefix:
+        source = "sessions WHERE session_id BETWEEN ? AND ?"
+        if _count(db, source, _range(query.id_prefix)) <= RARE:
+            return f"SELECT sid FROM {source} LIMIT {RARE}", _range(query.id_prefix)
+    return None
+
+
+def _count(db: Db, source: str, values: Sequence[Any]) -> int:
+    """How many rows there are; of very many, one more than a few."""
+    return db.execute(f"SELECT count(*) FROM (SELECT 1 FROM {source} LIMIT {RARE + 1})", values).fetchone()[0]
 
 
 def records_page(query: InvocationQuery, after: int | None) -> Clause:
