@@ -18,6 +18,7 @@ import pytest
 from mcp_sessions.cli import COMMANDS, main
 from mcp_sessions.cli.demo import story
 from mcp_sessions.config import Settings, sqlite_url, variable
+from mcp_sessions.server import prompts
 from mcp_sessions.tools import SESSION_TOOLS
 
 ROOT = Path(__file__).parents[1]
@@ -129,6 +130,17 @@ def test_the_table_of_tools_is_the_toolbox() -> None:
         arguments = ", ".join(f"`{name}`" + ("*" if name in needed else "") for name in schema["properties"])
         box.append((tool.name, tool.toolset, arguments))
     assert shown == box
+
+
+def test_the_table_of_prompts_is_what_clients_are_told() -> None:
+    shown = [(name.strip("`"), arguments) for name, arguments, _ in rows("The prompts")]
+    told = [
+        (prompt.name, ", ".join(f"`{one.name}`" + "*" * bool(one.required) for one in prompt.arguments or ()))
+        for prompt in prompts.listed(None)
+    ]
+    assert shown == told
+    for (*_, gives), count in zip(rows("The prompts"), prompts.LAST.values(), strict=True):
+        assert f"last {count} messages" in gives
 
 
 def test_every_command_is_in_its_table_and_no_other() -> None:

@@ -16,12 +16,19 @@ import anyio
 import anyio.to_thread
 from mcp import MCPError
 from mcp.server import CacheHint
+from mcp.server.caching import CacheableMethod
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.types import (
     INTERNAL_ERROR,
+    INVALID_PARAMS,
     CallToolRequestParams,
     CallToolResult,
+    CompleteRequestParams,
+    CompleteResult,
+    GetPromptRequestParams,
+    GetPromptResult,
+    ListPromptsResult,
     ListResourcesResult,
     ListResourceTemplatesResult,
     ListToolsResult,
@@ -33,11 +40,12 @@ from mcp.types import (
 from mcp.types import Tool as ListedTool
 
 from ..drafts import checked_id
-from ..errors import InvalidArgumentError, StorageError
+from ..errors import InvalidArgumentError, InvalidCursorError, StorageError
 from ..manager import SessionManager
 from ..tools import Tool, Toolbox
-from . import resources
+from . import completion, prompts, resources
 from .answers import ROOM, answer, broken, refusal
+from .icons import SESSIONS
 from .texts import DESCRIPTION, TITLE, instructions
 
 log = logging.getLogger(__name__)
@@ -45,6 +53,16 @@ Context = ServerRequestContext[dict[str, Any]]
 IDEMPOTENCY_KEY = "mcp-sessions/idempotencyKey"
 THREADS = 64
 AN_HOUR_MS = 3_600_000
+_FIXED = CacheHint(ttl_ms=AN_HOUR_MS, scope="public")
+_LIVE = CacheHint(ttl_ms=0, scope="private")
+CACHE_HINTS: dict[CacheableMethod, CacheHint] = {
+    "server/discover": _FIXED,
+    "tools/list": _FIXED,
+    "prompts/list": _FIXED,
+    "resources/templates/list": _FIXED,
+    "resources/list": _LIVE,
+    "resources/read": _LIVE,
+}
 P = TypeVar("P")
 R = TypeVar("R")
 
@@ -63,9 +81,6 @@ def build_server(
     """
     listed = [_listed(tool, pinned) for tool in toolbox if tool.toolset in toolsets]
     limiter = anyio.CapacityLimiter(THREADS)
-
-    async def list_tools(_context: Context, _params: PaginatedRequestParams | None) -> ListToolsResult:
-        return ListToolsResult(tools=listed)
 
     async def call_tool(context: Context, params: CallToolRequestParams) -> CallToolResult:
         tool = toolbox.get(params.name)
@@ -97,12 +112,25 @@ def build_server(
         page = functools.partial(resources.listed, manager, params and params.cursor)
         return await anyio.to_thread.run_sync(page, limiter=limiter)
 
-    async def list_templates(_context: Context, _params: PaginatedRequestParams | None) -> ListResourceTemplatesResult:
-        return ListResourceTemplatesResult(resource_templates=resources.TEMPLATES)
-
     async def read_resource(context: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
         read = functools.partial(resources.read, manager, params.uri, caller=_caller(context))
         return await anyio.to_thread.run_sync(read, limiter=limiter)
+
+    async def get_prompt(context: Context, params: GetPromptRequestParams) -> GetPromptResult:
+        get = functools.partial(
+            prompts.get,
+            manager,
+            params.name,
+            params.arguments,
+            caller=_caller(context),
+            toolsets=toolsets,
+            pinned=pinned,
+        )
+        return await anyio.to_thread.run_sync(get, limiter=limiter)
+
+    async def complete(_context: Context, params: CompleteRequestParams) -> CompleteResult:
+        find = functools.partial(completion.complete, manager, params, pinned=pinned)
+        return await anyio.to_thread.run_sync(find, limiter=limiter)
 
     return Server(
         "mcp-sessions",
@@ -110,16 +138,28 @@ def build_server(
         title=TITLE,
         description=DESCRIPTION,
         instructions=instructions(toolsets, pinned),
-        cache_hints={
-            "tools/list": CacheHint(ttl_ms=AN_HOUR_MS, scope="public"),
-            "resources/templates/list": CacheHint(ttl_ms=AN_HOUR_MS, scope="public"),
-        },
-        on_list_tools=_guarded(list_tools, trusted),
+        icons=[SESSIONS],
+        cache_hints=CACHE_HINTS,
+        on_list_tools=_fixed(ListToolsResult(tools=listed)),
         on_call_tool=_guarded(call_tool, trusted),
         on_list_resources=_guarded(list_resources, trusted),
-        on_list_resource_templates=_guarded(list_templates, trusted),
+        on_list_resource_templates=_fixed(ListResourceTemplatesResult(resource_templates=resources.TEMPLATES)),
         on_read_resource=_guarded(read_resource, trusted),
+        on_list_prompts=_fixed(ListPromptsResult(prompts=prompts.listed(pinned))),
+        on_get_prompt=_guarded(get_prompt, trusted),
+        on_completion=_guarded(complete, trusted),
     )
+
+
+def _fixed(result: R) -> Callable[[Context, PaginatedRequestParams | None], Awaitable[R]]:
+    """A handler of a list that is always the same, and one page."""
+
+    async def fixed(_context: Context, params: PaginatedRequestParams | None) -> R:
+        if params is not None and params.cursor is not None:
+            raise MCPError(INVALID_PARAMS, str(InvalidCursorError("is not one that was given out")))
+        return result
+
+    return fixed
 
 
 def _guarded(handler: Callable[[Context, P], Awaitable[R]], trusted: bool) -> Callable[[Context, P], Awaitable[R]]:

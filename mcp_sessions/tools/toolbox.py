@@ -251,7 +251,7 @@ class Toolbox:
                     tool = self._on(name, toolsets)
                     call.result = tool.function(call, **tool.parse(arguments))
         except SessionNotFoundError as error:
-            raise SessionNotFoundError(error.session_id, hint=_latest(manager, as_user)) from error
+            raise SessionNotFoundError(error.session_id, hint=latest_active(manager, as_user)) from error
         except SessionExistsError as error:
             raise SessionExistsError(error.session_id, hint=_existing(call, error.session_id)) from error
         return call.result
@@ -278,7 +278,7 @@ def _named_session(arguments: Mapping[str, Any]) -> str | None:
         return None
 
 
-def _latest(manager: SessionManager, as_user: str | None) -> str:
+def latest_active(manager: SessionManager, as_user: str | None) -> str:
     """The sessions that the caller may have meant."""
     query = Query(status=(SessionStatus.ACTIVE,), as_user=as_user, limit=3)
     active = manager.query(query).items

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from mcp import Client, MCPError
-from mcp.types import INTERNAL_ERROR
+from mcp.types import INTERNAL_ERROR, PromptReference
 
 from mcp_sessions import SessionManager
 from mcp_sessions.config import sqlite_url
@@ -92,7 +92,12 @@ async def test_where_a_broken_store_is_is_told_to_trusted_clients_and_the_log_al
     async with Client(build_server(manager, SESSION_TOOLS, TOOLSETS, trusted=trusted), mode=mode) as client:
         await client.list_tools()
         manager.storage.close()
-        for ask in (client.call_tool("session_create", {}), client.read_resource("session:///a")):
+        for ask in (
+            client.call_tool("session_create", {}),
+            client.read_resource("session:///a"),
+            client.get_prompt("resume_session"),
+            client.complete(PromptReference(name="resume_session"), {"name": "session_id", "value": ""}),
+        ):
             caplog.clear()
             with pytest.raises(MCPError) as caught:
                 await ask

@@ -422,10 +422,10 @@ BUGS = (
         "test_a_cursor_belongs_to_its_query",
     ),
     Bug(
-        "a session by any part of its id",
+        "a session by what its id is not before",
         LISTING,
-        '("+s.session_id BETWEEN ? AND ?", _range(prefix))',
-        '("instr(s.session_id, ?)", [prefix])',
+        'return prefix, prefix + "\\x7f"',
+        'return prefix, "\\x7f"',
         "test_a_session_is_found_by_the_beginning_of_its_id",
     ),
     Bug(
