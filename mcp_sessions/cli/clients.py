@@ -52,6 +52,8 @@ class Client:
     """It reads comments and trailing commas in its file."""
     project_file: str | None = None
     """Its file inside a project, relative to the project."""
+    remote: bool = True
+    """Its file takes the URL of a server; if not, a bridge must be started."""
 
 
 CLIENTS = {
@@ -63,6 +65,7 @@ CLIENTS = {
             "mcpServers",
             "quit Claude Desktop completely (Cmd+Q on macOS, Quit at the tray icon on Windows; closing the "
             "window is not enough) and open it again",
+            remote=False,
         ),
         Client(
             "claude-code",

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, cast, get_args
+from urllib.parse import urlsplit
 
 import click
 
@@ -37,6 +38,9 @@ from .clients import (
     skip_space,
 )
 from .text import one_line, without_password
+
+BRIDGE = "mcp-remote"
+"""The npm package that lets a client which only starts programs use a server over HTTP."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +87,29 @@ def _check_toolsets(_context: click.Context, _option: click.Parameter, names: st
     return ",".join(parts)
 
 
+def _check_url(_context: click.Context, _option: click.Parameter, url: str | None) -> str | None:
+    if url is None:
+        return None
+    try:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+            raise ValueError
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            raise ValueError
+    except ValueError:
+        raise click.BadParameter(
+            f"{without_password(url)[:200]!r} is not the URL of a server, like http://127.0.0.1:8765/mcp."
+        ) from None
+    return url if parts.path.strip("/") else url.rstrip("/") + "/mcp"
+
+
 @click.command()
 @click.argument("client", type=click.Choice(list(CLIENTS)))
 @click.option("--print", "print_only", is_flag=True, help="Only print the JSON to paste; touch no file.")
 @click.option("--name", default=SERVER_NAME, show_default=True, callback=_check_name, help="Name of the entry.")
 @click.option("--storage", metavar="URL", callback=_check_storage, help="The store it uses, if not the default.")
 @click.option("--toolsets", metavar="NAMES", callback=_check_toolsets, help="The toolsets it offers: core,manage")
+@click.option("--url", metavar="URL", callback=_check_url, help="A server over HTTP to use, in place of starting one.")
 @click.option(
     "--project",
     metavar="DIR",
@@ -104,6 +125,7 @@ def install(
     name: str,
     storage: str | None,
     toolsets: str | None,
+    url: str | None,
     project: Path | None,
     force: bool,
     as_json: bool,
@@ -116,7 +138,10 @@ def install(
     if project is not None and target.project_file is None:
         raise click.UsageError(f"{target.title} has no configuration per project. Leave --project out.")
     env = {"MCP_SESSIONS_STORAGE": storage, "MCP_SESSIONS_TOOLSETS": toolsets}
-    entry = server_entry(target, {key: value for key, value in env.items() if value is not None})
+    given = {key: value for key, value in env.items() if value is not None}
+    if url is not None and given:
+        raise click.UsageError("--storage and --toolsets are for a server that the client starts; leave --url out.")
+    entry = server_entry(target, given) if url is None else remote_entry(target, url)
     if print_only:
         # ASCII, because a pipe on Windows may know no other letters.
         click.echo(json.dumps({target.table: {name: entry}}, indent=2))
@@ -149,6 +174,14 @@ def server_entry(
     return entry | ({"env": dict(env)} if env else {})
 
 
+def remote_entry(client: Client, url: str) -> dict[str, object]:
+    """The entry for a server that somebody else runs: streamable HTTP, or SSE where the path is /sse."""
+    if not client.remote:
+        return {"command": "npx", "args": ["-y", BRIDGE, url]}
+    kind = "sse" if urlsplit(url).path.rstrip("/").endswith("/sse") else "http"
+    return {"type": kind, "url": url} if client.typed else {"url": url}
+
+
 def write_entry(
     path: Path, client: Client, name: str, entry: Mapping[str, object], *, now: datetime, force: bool = False
 ) -> Installed:
@@ -161,11 +194,12 @@ def write_entry(
     old = config.servers.get(name)
     kept: list[str] = []
     if name in config.servers and not force:
-        if not is_ours(old):
+        if not is_ours(old) and old != entry:
             what = f"starts {command_of(old)}" if command_of(old) else "starts no command"
             fact = f'"{name}" is another server, which {what}. Choose a --name, or replace it with --force.'
             raise ClientConfigError(path, fact)
-        entry, kept = _laid_over(cast("dict[str, object]", old), entry)
+        if is_ours(old) and is_ours(entry):
+            entry, kept = _laid_over(cast("dict[str, object]", old), entry)
     changed = old != entry
     backup = None
     if changed:
@@ -182,7 +216,7 @@ def write_entry(
         action="unchanged" if not changed else "updated" if name in config.servers else "added",
         backup=None if backup is None else str(backup),
         next_step=client.next_step.format(name=name),
-        notes=[*_kept_note(kept), *_twin_note(config, name), *_cache_note(str(entry["command"]))],
+        notes=[*_kept_note(kept), *_twin_note(config, name), *_cache_note(str(entry.get("command", "")))],
     )
 
 

@@ -27,7 +27,7 @@ from mcp_sessions.cli.clients import (
     is_ours,
     read_config,
 )
-from mcp_sessions.cli.install import install, server_entry, with_server, write_config, write_entry
+from mcp_sessions.cli.install import install, remote_entry, server_entry, with_server, write_config, write_entry
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 11, 22, 10, 30, 5, tzinfo=UTC)
@@ -502,6 +502,49 @@ def test_the_json_result_names_the_file_the_backup_and_what_was_done(home: Home)
     assert "Cursor" in results[0]["next_step"]
 
 
+URL = "http://127.0.0.1:8765/mcp"
+
+
+@pytest.mark.parametrize(
+    ("client", "url", "entry"),
+    [
+        ("claude-desktop", URL, {"command": "npx", "args": ["-y", "mcp-remote", URL]}),
+        ("claude-code", URL, {"type": "http", "url": URL}),
+        ("cursor", URL, {"url": URL}),
+        ("vscode", URL, {"type": "http", "url": URL}),
+        ("vscode", "http://localhost:1/sse", {"type": "sse", "url": "http://localhost:1/sse"}),
+        ("claude-code", "https://sessions.example/sse/", {"type": "sse", "url": "https://sessions.example/sse/"}),
+        ("cursor", "http://[::1]:8765", {"url": "http://[::1]:8765/mcp"}),
+    ],
+)
+def test_a_server_over_http_gets_the_entry_that_its_client_reads(
+    home: Home, client: str, url: str, entry: object
+) -> None:
+    result = home.install(client, "--url", url)
+    assert result.exit_code == 0, result.output
+    table = json.loads(home.file(client).read_text(encoding="utf-8"))[CLIENTS[client].table]
+    assert table == {"sessions": entry}
+    assert "unchanged" in home.install(client, "--url", url, "--json").stdout
+
+
+def test_readme_shows_the_entries_for_http() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for client in CLIENTS.values():
+        row = f"| {client.title} | `{json.dumps(remote_entry(client, URL))}` |"
+        assert row in readme
+
+
+def test_an_entry_that_started_us_gives_way_to_one_that_does_not_and_back(home: Home) -> None:
+    assert home.install("cursor", "--storage", "memory:").exit_code == 0
+    assert home.install("cursor", "--url", URL).exit_code == 0
+    assert json.loads(home.cursor.read_text(encoding="utf-8"))["mcpServers"] == {"sessions": {"url": URL}}
+    other = home.install("cursor")  # whose server that is, nobody can tell
+    assert other.exit_code == 1
+    assert "--force" in other.output
+    assert home.install("cursor", "--force").exit_code == 0
+    assert "url" not in json.loads(home.cursor.read_text(encoding="utf-8"))["mcpServers"]["sessions"]
+
+
 def test_a_second_entry_of_ours_in_the_file_is_pointed_out(home: Home) -> None:
     home.write(json.dumps({"mcpServers": {"mine": ENTRY, "x": OTHER}}))
 
@@ -549,6 +592,13 @@ def test_a_project_gets_a_file_of_its_own(home: Home, client: str, file: str) ->
         ["cursor", "--storage", "postgresql://h/db"],
         ["cursor", "--toolsets", "core,,manage"],
         ["cursor", "--toolsets", "cores"],
+        ["cursor", "--url", "127.0.0.1:8765"],
+        ["cursor", "--url", "ftp://127.0.0.1/mcp"],
+        ["cursor", "--url", "http:///mcp"],
+        ["cursor", "--url", "http://ada:secret@127.0.0.1/mcp"],
+        ["cursor", "--url", "http://127.0.0.1:99999/mcp"],
+        ["cursor", "--url", "http://127.0.0.1/mcp?token=x"],
+        ["cursor", "--url", "http://127.0.0.1:8765/mcp", "--storage", "memory:"],
     ],
 )
 def test_a_wrong_argument_is_a_usage_error_and_writes_nothing(home: Home, args: list[str]) -> None:
