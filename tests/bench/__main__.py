@@ -40,7 +40,7 @@ def run(directory: Path, scale: Scale, only: Sequence[str] = ()) -> list[dict[st
                         "row": row.name,
                         "level": row.level,
                         "what": row.what,
-                        "goal": f"{row.sense} {row.goal:g} {row.unit}".strip(),
+                        "goal": row.told_goal(),
                         "figure": round(figure, 3),
                         "ok": row.reached(figure),
                         "runs": [round(one, 3) for one in figures],

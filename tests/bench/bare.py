@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import socket
 import sys
 from typing import Any
 
@@ -48,5 +49,32 @@ async def serve(path: str) -> None:
         await bare.run(read, write, bare.create_initialization_options())
 
 
+def serve_http(path: str) -> None:
+    """Over streamable HTTP and SSE, with the SDK's own applications; the port is told on stdout."""
+    import uvicorn
+    from mcp.server.sse import SseServerTransport
+    from starlette.routing import Mount, Route
+
+    bare, sse = server(path), SseServerTransport("/messages/")
+
+    class Sse:
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            async with sse.connect_sse(scope, receive, send) as (read, write):
+                await bare.run(read, write, bare.create_initialization_options())
+
+    routes: list[Any] = [Route("/sse", endpoint=Sse()), Mount("/messages/", app=sse.handle_post_message)]
+    app = bare.streamable_http_app(custom_starlette_routes=routes)
+    # Named TCP, or asyncio would leave small packets waiting for company: 40 ms a call.
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    bound.bind(("127.0.0.1", 0))
+    bound.listen()
+    print(f"http://127.0.0.1:{bound.getsockname()[1]}/mcp", flush=True)
+    config = uvicorn.Config(app, log_level="critical", access_log=False)
+    anyio.run(uvicorn.Server(config).serve, [bound])
+
+
 if __name__ == "__main__":
-    anyio.run(serve, sys.argv[1])
+    if len(sys.argv) > 2:
+        serve_http(sys.argv[1])
+    else:
+        anyio.run(serve, sys.argv[1])

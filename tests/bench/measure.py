@@ -27,11 +27,18 @@ class Row:
     level: Literal["storage", "call", "MCP", "CLI"]
     what: str
     sense: Literal["<=", ">="]
-    goal: float
+    goal: float | None
+    """None: nothing was promised, and the figure is only shown."""
     unit: str
+
+    def told_goal(self) -> str:
+        """The goal in words."""
+        return "shown" if self.goal is None else f"{self.sense} {self.goal:g} {self.unit}".strip()
 
     def reached(self, figure: float) -> bool:
         """Whether the figure is as good as the goal."""
+        if self.goal is None:
+            return True
         return figure <= self.goal if self.sense == "<=" else figure >= self.goal
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import anyio
 from mcp import Client
+from mcp.client.sse import sse_client
 from mcp.client.stdio import StdioServerParameters
 
 from tests.processes import ROOT
@@ -22,9 +25,18 @@ from .measure import Figures, Row, micros, p50, ratio_in_turn, resident_mb
 from .stores import CONTENT, Ground, Measure, manager_on
 
 CALL = Row("stdio call", "MCP", "session_add_message, p50 / a bare tool that writes and syncs", "<=", 1.3, "x")
+HTTP = Row("http call", "MCP", "the same over streamable HTTP", "<=", None, "x")
+SSE = Row("sse call", "MCP", "the same over SSE", "<=", None, "x")
+CALL_32 = Row("stdio call, 32 callers", "MCP", "calls per second / of the bare tool", ">=", None, "x")
+HTTP_32 = Row("http call, 32 callers", "MCP", "the same over streamable HTTP", ">=", None, "x")
+SSE_32 = Row("sse call, 32 callers", "MCP", "the same over SSE", ">=", None, "x")
+GROWTH = Row("memory after 100,000 calls", "MCP", "growth of the server since the first thousand", "<=", 20, "MB")
 MEMORY = Row("memory at 100,000", "MCP", "of the server, at 100,000 messages / at 10", "<=", 1.2, "x")
 SPAWN = Row("server start", "MCP", "spawn to first reply / a bare SDK server", "<=", 1.1, "x")
 SERVE = ["-m", "mcp_sessions", "serve"]
+CALLERS = 32
+Over = Callable[[Ground, Path, AsyncExitStack], Iterator[Any]]
+"""Where our server and the bare one are reached, both started."""
 LS = Row("ls --json", "CLI", "mcp-sessions ls --json / python -c pass", "<=", 25, "x")
 
 
@@ -44,17 +56,16 @@ def _server(ground: Ground, store: Path, arguments: Sequence[str]) -> StdioServe
     )
 
 
-def calls(ground: Ground) -> Figures:
-    return anyio.run(_calls, ground)
+def calls(one: Row, many: Row, over: Over, ground: Ground) -> Figures:
+    return anyio.run(_calls, one, many, over, ground)
 
 
-async def _calls(ground: Ground) -> Figures:
+async def _calls(one: Row, many: Row, over: Over, ground: Ground) -> Figures:
     store = ground.path()
     with manager_on(store) as manager:
         manager.create_session("s")
     async with AsyncExitStack() as stack:
-        ours = await stack.enter_async_context(Client(_server(ground, store, SERVE)))
-        bare = await stack.enter_async_context(Client(_server(ground, store, _bare(ground))))
+        ours, bare = [await stack.enter_async_context(Client(place)) for place in over(ground, store, stack)]
         message = {"session_id": "s", "role": "user", "content": CONTENT}
         acts = [
             functools.partial(bare.call_tool, "echo", {"text": CONTENT}),
@@ -66,16 +77,109 @@ async def _calls(ground: Ground) -> Figures:
         for number in range(-max(rounds // 10, 5), rounds):
             for place, act in enumerate(acts):
                 start = time.perf_counter()
-                result = await act()
-                spent = time.perf_counter() - start
-                assert not result.is_error, result
+                await _done(act)
                 if number >= 0:
-                    samples[place].append(spent)
+                    samples[place].append(time.perf_counter() - start)
+        rates: list[list[float]] = [[] for _ in acts]
+        for _ in range(5):
+            for place, act in enumerate(acts):
+                rates[place].append(await _rate(act, max(rounds // 100, 1)))
     echo, write, add = samples
+    detail = {"us": micros(add), "write_us": micros(write), "echo_us": micros(echo), "to_echo": p50(add) / p50(echo)}
+    detail |= dict(zip(("echo_per_s", "write_per_s", "per_s"), (round(p50(some[1:])) for some in rates), strict=True))
     return Figures(
-        {CALL.name: p50(add) / p50(write)},
-        {"us": micros(add), "write_us": micros(write), "echo_us": micros(echo), "to_echo": p50(add) / p50(echo)},
+        {one.name: p50(add) / p50(write), many.name: p50(rates[2][1:]) / p50(rates[1][1:])},
+        detail,
     )
+
+
+async def _done(act: Callable[[], Awaitable[Any]]) -> None:
+    result = await act()
+    assert not result.is_error, result
+
+
+async def _rate(act: Callable[[], Awaitable[Any]], each: int) -> float:
+    """Calls a second of 32 callers on one connection."""
+
+    async def caller() -> None:
+        for _ in range(each):
+            await _done(act)
+
+    start = time.perf_counter()
+    async with anyio.create_task_group() as group:
+        for _ in range(CALLERS):
+            group.start_soon(caller)
+    return CALLERS * each / (time.perf_counter() - start)
+
+
+def _over_stdio(ground: Ground, store: Path, _: AsyncExitStack) -> Iterator[Any]:
+    yield _server(ground, store, SERVE)
+    yield _server(ground, store, _bare(ground))
+
+
+def _over_http(ground: Ground, store: Path, stack: AsyncExitStack) -> Iterator[Any]:
+    yield _told(stack, ground, store, [*SERVE, "--transport", "http", "--port", "0"])
+    yield _told(stack, ground, store, [*_bare(ground), "http"])
+
+
+def _over_sse(ground: Ground, store: Path, stack: AsyncExitStack) -> Iterator[Any]:
+    for url in _over_http(ground, store, stack):
+        yield sse_client(url.replace("/mcp", "/sse"))
+
+
+def _told(stack: AsyncExitStack, ground: Ground, store: Path, arguments: Sequence[str]) -> str:
+    """The url that a server tells when it is started; it ends with the stack."""
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=_environment(store),
+        cwd=ground.directory,
+        encoding="utf-8",
+    )
+    stack.callback(process.wait)
+    stack.callback(process.kill)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    told = re.search(r"http://\S+/mcp", line)
+    assert told is not None, line
+    return told[0]
+
+
+def growth(ground: Ground) -> Figures:
+    """Of a server over stdio, whose calls come 32 at a time."""
+    store = ground.path()
+    with manager_on(store) as manager:
+        manager.create_session("s")
+    with subprocess.Popen(
+        [sys.executable, *SERVE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=_environment(store),
+        cwd=ground.directory,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(_HELLO + _line("notifications/initialized"))
+        process.stdin.flush()
+        process.stdout.readline()
+        message = {"session_id": "s", "role": "user", "content": CONTENT}
+        used: list[float] = []
+        for done in range(0, ground.scale.calls, CALLERS):
+            calls = [
+                _line("tools/call", number, name="session_get", arguments={"session_id": "s", "messages": 5})
+                if number % 2
+                else _line("tools/call", number, name="session_add_message", arguments=message)
+                for number in range(done + 2, done + 2 + CALLERS)
+            ]
+            process.stdin.write(b"".join(calls))
+            process.stdin.flush()
+            for _ in calls:
+                assert b'"isError":true' not in process.stdout.readline()
+            if done >= min(1000, ground.scale.calls // 2):
+                used.append(resident_mb(process.pid))
+        process.kill()
+    return Figures({GROWTH.name: used[-1] - used[0]}, {"first_mb": round(used[0], 1), "last_mb": round(used[-1], 1)})
 
 
 def memory(ground: Ground) -> Figures:
@@ -124,20 +228,18 @@ def starts(ground: Ground) -> Figures:
     return Figures({SPAWN.name: figure}, detail)
 
 
-_HELLO = (
-    json.dumps(
-        {
-            "jsonrpc": "2.0",
-            "id": 1,
-            "method": "initialize",
-            "params": {
-                "protocolVersion": "2025-11-25",
-                "capabilities": {},
-                "clientInfo": {"name": "bench", "version": "1"},
-            },
-        }
-    ).encode()
-    + b"\n"
+def _line(method: str, id: int | None = None, **params: Any) -> bytes:
+    """A JSON-RPC message, as stdio has it."""
+    message = {"jsonrpc": "2.0", "method": method, "params": params}
+    return json.dumps(message if id is None else {**message, "id": id}).encode() + b"\n"
+
+
+_HELLO = _line(
+    "initialize",
+    1,
+    protocolVersion="2025-11-25",
+    capabilities={},
+    clientInfo={"name": "bench", "version": "1"},
 )
 
 
@@ -161,7 +263,10 @@ def listing(ground: Ground) -> Figures:
 
 
 MEASURES: list[tuple[Measure, list[Row]]] = [
-    (calls, [CALL]),
+    (functools.partial(calls, CALL, CALL_32, _over_stdio), [CALL, CALL_32]),
+    (functools.partial(calls, HTTP, HTTP_32, _over_http), [HTTP, HTTP_32]),
+    (functools.partial(calls, SSE, SSE_32, _over_sse), [SSE, SSE_32]),
+    (growth, [GROWTH]),
     (memory, [MEMORY]),
     (starts, [SPAWN]),
     (listing, [LS]),

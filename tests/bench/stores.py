@@ -39,6 +39,8 @@ class Scale:
     rounds: int = 1500
     """Of the fast acts."""
     slow_rounds: int = 200
+    calls: int = 100_000
+    """In one server."""
     starts: int = 7
     """Of processes."""
     seconds: float = 2.0
@@ -55,6 +57,7 @@ QUICK = Scale(
     runs=1,
     rounds=20,
     slow_rounds=10,
+    calls=200,
     starts=1,
     seconds=0.1,
     messages=1_000,
