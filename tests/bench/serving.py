@@ -137,9 +137,10 @@ def _told(stack: AsyncExitStack, ground: Ground, store: Path, arguments: Sequenc
         cwd=ground.directory,
         encoding="utf-8",
     )
+    assert process.stdout is not None
     stack.callback(process.wait)
     stack.callback(process.kill)
-    assert process.stdout is not None
+    stack.callback(process.stdout.close)
     line = process.stdout.readline()
     told = re.search(r"http://\S+/mcp", line)
     assert told is not None, line
