@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 ROOT = Path(__file__).parents[1]
 LONG_S = 120.0
@@ -47,6 +47,11 @@ def until(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + LONG_S
     while not condition():
         assert time.monotonic() < end, f"not so after {LONG_S:g} s"
+
+
+def written(file: IO[bytes]) -> str:
+    """What a child wrote to a file that it shares with us: its place in it is ours too, so we must not move it."""
+    return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode(errors="replace")
 
 
 class Child:
@@ -102,8 +107,7 @@ class Child:
 
     def errors(self) -> str:
         """What it wrote to stderr."""
-        self._errors.seek(0)
-        return self._errors.read().decode(errors="replace")
+        return written(self._errors)
 
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from mcp_sessions.config import sqlite_url
-from tests.processes import LONG_S, ROOT
+from tests.processes import LONG_S, ROOT, written
 
 SERVE = ("-m", "mcp_sessions", "serve")
 HANDSHAKE = {
@@ -142,8 +142,7 @@ class Pipe:
 
     def errors(self) -> str:
         """What it wrote to stderr."""
-        self._errors.seek(0)
-        return self._errors.read().decode(errors="replace")
+        return written(self._errors)
 
     def __enter__(self) -> Self:
         return self

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.processes import LONG_S, until
+from tests.processes import LONG_S, until, written
 
 from .pipes import SERVE, environment
 
@@ -39,8 +39,7 @@ class Port:
 
     def errors(self) -> str:
         """What it wrote to stderr."""
-        self._errors.seek(0)
-        return self._errors.read().decode(errors="replace")
+        return written(self._errors)
 
     def connect(self) -> socket.socket:
         connection = socket.create_connection(("127.0.0.1", self.number), LONG_S)
