@@ -19,6 +19,8 @@ from ..errors import ConfigError
 from .text import without_password
 
 SERVER_NAME = "sessions"
+BRIDGE = "mcp-remote"
+"""The npm package that lets a client which only starts programs use a server over HTTP."""
 _BOM = b"\xef\xbb\xbf"
 # The package as a requirement or a module: mcp-sessions, mcp_sessions, mcp-sessions[postgres]==1.2.
 _PACKAGE = re.compile(r"mcp[-_]sessions(\[[^\]]*\])?([=<>~!@].*)?")
@@ -226,6 +228,18 @@ def command_of(entry: object) -> str | None:
     return command if isinstance(command, str) else None
 
 
+def url_of(entry: object) -> str | None:
+    """The server over HTTP that an entry uses, by itself or through the bridge; None where it uses none."""
+    if not isinstance(entry, dict):
+        return None
+    fields = cast("dict[str, object]", entry)
+    args = fields.get("args")
+    if isinstance(args, list) and BRIDGE in args:
+        return next((arg for arg in cast("list[object]", args) if isinstance(arg, str) and "://" in arg), None)
+    url = fields.get("url")
+    return url if isinstance(url, str) else None
+
+
 def is_ours(entry: object) -> bool:
     """Whether a server entry starts mcp-sessions: its own command, or Python, uv or pipx told to run it."""
     command = command_of(entry)
@@ -256,6 +270,9 @@ def _state(client: Client, path: Path) -> ClientConfig:
         if fault:
             detail = f"{name} has a MCP_SESSIONS_STORAGE that cannot be used: {fault}"
             return ClientConfig(client.name, path, "broken", detail)
+    url = url_of(config.servers.get(SERVER_NAME))
+    if not commands and url is not None:
+        return ClientConfig(client.name, path, "configured", f"{SERVER_NAME} uses {without_password(url)}")
     if not commands:
         return ClientConfig(client.name, path, "other", "no entry in it starts mcp-sessions")
     detail = ", ".join(f"{name} starts {command}" for name, command in commands.items())

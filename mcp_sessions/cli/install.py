@@ -25,6 +25,7 @@ import click
 
 from ..errors import ConfigError
 from .clients import (
+    BRIDGE,
     CLIENTS,
     SERVER_NAME,
     Client,
@@ -38,9 +39,6 @@ from .clients import (
     skip_space,
 )
 from .text import one_line, without_password
-
-BRIDGE = "mcp-remote"
-"""The npm package that lets a client which only starts programs use a server over HTTP."""
 
 
 @dataclass(frozen=True)

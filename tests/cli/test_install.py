@@ -26,6 +26,7 @@ from mcp_sessions.cli.clients import (
     configured,
     is_ours,
     read_config,
+    url_of,
 )
 from mcp_sessions.cli.install import install, remote_entry, server_entry, with_server, write_config, write_entry
 
@@ -525,6 +526,8 @@ def test_a_server_over_http_gets_the_entry_that_its_client_reads(
     table = json.loads(home.file(client).read_text(encoding="utf-8"))[CLIENTS[client].table]
     assert table == {"sessions": entry}
     assert "unchanged" in home.install(client, "--url", url, "--json").stdout
+    (state,) = [one for one in configured(environ=home.environ) if one.client == client]
+    assert (state.state, state.detail) == ("configured", f"sessions uses {url_of(entry)}")
 
 
 def test_readme_shows_the_entries_for_http() -> None:
