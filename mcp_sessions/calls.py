@@ -65,6 +65,14 @@ REMOVED = Number("removed")
 NOTE = Number("note")
 
 
+def _never() -> None:
+    """Nobody gives the call up."""
+
+
+def _unheard(_done: float, _total: float | None) -> None:
+    """Nobody wants to know."""
+
+
 class Call:
     """A context manager: stage through `draft`, `create`, `fork` or `delete`, set `result`, and leave.
 
@@ -83,6 +91,10 @@ class Call:
     already: Callable[[Invocation], Any] | None = None
     """The result where a record drafted here, of a call made elsewhere, is on record already."""
     replayed = False
+    check_cancelled: Callable[[], object] = staticmethod(_never)
+    """Raises where the caller has given the call up: asked until the commit, and while it waits for another call."""
+    progress: Callable[[float, float | None], object] = staticmethod(_unheard)
+    """Tells the caller how much is done, and of how much."""
     committed: Committed | None = None
     deleted: SessionMetadata | None = None
     _native_id: str | None = None
@@ -208,6 +220,7 @@ class Call:
         if self.replayed:
             return
         try:
+            self.check_cancelled()
             if self._reads:
                 self._finish_read()
             else:
@@ -228,6 +241,8 @@ class Call:
         error.add_note(f"{NOTED}{self.invocation_id}")
 
     def _fail(self, error: BaseException) -> None:
+        if self._given and self._digest is None:
+            self._stand_alone()  # it has not come to look what the id stands for
         ours = isinstance(error, Exception)
         if not ours and self._committing and self._stands():
             return  # it was interrupted while it waited for its commit, which went through
@@ -362,6 +377,7 @@ class Call:
                 if self.manager.storage.alive(record.owner or ""):
                     if time.monotonic() >= end:
                         raise InvocationRunningError(self.invocation_id, self.tool_name, self.manager.wait_s)
+                    self.check_cancelled()
                     time.sleep(POLL_S)
                 else:
                     self.manager.interrupt(record)

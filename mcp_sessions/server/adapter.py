@@ -43,6 +43,7 @@ from ..drafts import checked_id
 from ..errors import InvalidArgumentError, InvalidCursorError, StorageError
 from ..manager import SessionManager
 from ..tools import Tool, Toolbox
+from ..tools.awaiting import Progress, invoke_async
 from . import completion, prompts, resources
 from .answers import ROOM, answer, broken, refusal
 from .icons import SESSIONS
@@ -52,6 +53,7 @@ log = logging.getLogger(__name__)
 Context = ServerRequestContext[dict[str, Any]]
 IDEMPOTENCY_KEY = "mcp-sessions/idempotencyKey"
 THREADS = 64
+PATIENCE_S = 1.0
 AN_HOUR_MS = 3_600_000
 _FIXED = CacheHint(ttl_ms=AN_HOUR_MS, scope="public")
 _LIVE = CacheHint(ttl_ms=0, scope="private")
@@ -89,18 +91,19 @@ def build_server(
             arguments = tool.lenient(arguments)
             if pinned is not None and _needs_session(tool):
                 arguments["session_id"] = arguments.get("session_id") or pinned
-        call = functools.partial(
-            toolbox.invoke,
-            manager,
-            params.name,
-            arguments,
-            caller=_caller(context),
-            invocation_id=_idempotency_key(context),
-            room=ROOM,
-            toolsets=toolsets,
-        )
         try:
-            result = await anyio.to_thread.run_sync(call, limiter=limiter)
+            result = await invoke_async(
+                toolbox,
+                manager,
+                params.name,
+                arguments,
+                limiter=limiter,
+                progress=_progress(context),
+                caller=_caller(context),
+                invocation_id=_idempotency_key(context),
+                room=ROOM,
+                toolsets=toolsets,
+            )
         except StorageError:
             raise
         except Exception as error:
@@ -205,6 +208,16 @@ def _caller(context: Context) -> str:
     if client is None:
         return "mcp"
     return f"mcp:{(client.client_info.title or client.client_info.name)[:120]}"
+
+
+def _progress(context: Context) -> Progress:
+    """What tells a client that asked for it how far its call is; one that does not read is not waited for."""
+
+    async def tell(done: float, total: float | None) -> None:
+        with anyio.move_on_after(PATIENCE_S):
+            await context.session.report_progress(done, total)
+
+    return tell
 
 
 def _idempotency_key(context: Context) -> str | None:

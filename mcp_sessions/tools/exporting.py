@@ -143,6 +143,8 @@ class _Reading:
             for message in view.messages:
                 yield self._part((section, seq, ""), self._form.message(message))
                 seq = message.seq
+            if view.messages:
+                self._call.progress(seq, view.metadata.last_seq)
             rows, more = min(2 * rows, MOST_ROWS), view.more_messages
 
     def _values(self, section: int, after: str | None) -> Iterator[tuple[Place, str]]:

@@ -52,6 +52,8 @@ class Tool:
     new_session: bool = False
     """It makes, forks or removes sessions, so a caller's invocation id is unique within the user."""
     kind: Literal["session", "work"] = "session"
+    slow: bool = False
+    """Its function is `async def`: it runs on an event loop, and is on record as running from its beginning."""
     advertised: tuple[str, ...] = field(default=())
 
     def input_schema(self, *, pinned: bool = False) -> dict[str, Any]:
@@ -170,7 +172,10 @@ class Toolbox:
         new_session: bool = False,
         kind: Literal["session", "work"] = "work",
     ) -> Callable[[Function], Function]:
-        """Make a function a tool: its name, docstring and signature are the tool's; its first argument is the Call."""
+        """Make a function a tool: its name, docstring and signature are the tool's; its first argument is the Call.
+
+        A slow one is `async def`, and does not block: its commits go through threads.
+        """
 
         def add(function: Function) -> Function:
             hints = get_type_hints(function, include_extras=True)
@@ -205,6 +210,7 @@ class Toolbox:
                         idempotent=idempotent,
                         new_session=new_session,
                         kind=kind,
+                        slow=inspect.iscoroutinefunction(function),
                         advertised=tuple(name for name in annotations if not is_hidden(annotations[name])),
                     )
                 ]
@@ -229,8 +235,37 @@ class Toolbox:
 
         `invocation_id` makes a retry safe: the same call is made once. `room` bounds a result, in characters of
         JSON; programs get everything. `toolsets` are those that are on; None is all. Raises UnknownToolError,
-        InvalidArgumentError and what the tool raises.
+        InvalidArgumentError and what the tool raises; TypeError for a slow tool, which is awaited (`invoke_async`).
         """
+        tool = self.get(name)
+        if tool is not None and tool.slow:
+            raise TypeError(f"{name} is slow, and runs on an event loop: await invoke_async(…) instead.")
+        return completed(
+            *self.prepared(
+                manager,
+                name,
+                arguments,
+                caller=caller,
+                invocation_id=invocation_id,
+                as_user=as_user,
+                room=room,
+                toolsets=toolsets,
+            )
+        )
+
+    def prepared(
+        self,
+        manager: SessionManager,
+        name: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        caller: str = "python",
+        invocation_id: str | None = None,
+        as_user: str | None = None,
+        room: int | None = None,
+        toolsets: Collection[str] | None = None,
+    ) -> tuple[Call, Callable[[], Any]]:
+        """A call that has not begun, and what the tool does in it: of a slow one, an awaitable. As `invoke`."""
         arguments = arguments if arguments is not None else {}
         tool = self.get(name)
         call = manager.call(
@@ -239,22 +274,19 @@ class Toolbox:
             arguments,
             caller,
             invocation_id,
+            slow=tool is not None and tool.slow,
             kind=tool.kind if tool is not None else "session",
             reads=tool is not None and tool.reads,
             new_session=tool is not None and tool.new_session,
             as_user=as_user,
         )
         call.room = room
-        try:
-            with call:
-                if not call.replayed:
-                    tool = self._on(name, toolsets)
-                    call.result = tool.function(call, **tool.parse(arguments))
-        except SessionNotFoundError as error:
-            raise SessionNotFoundError(error.session_id, hint=latest_active(manager, as_user)) from error
-        except SessionExistsError as error:
-            raise SessionExistsError(error.session_id, hint=_existing(call, error.session_id)) from error
-        return call.result
+
+        def act() -> Any:
+            tool = self._on(name, toolsets)
+            return tool.function(call, **tool.parse(arguments))
+
+        return call, act
 
     def _on(self, name: str, toolsets: Collection[str] | None) -> Tool:
         tool = self[name]
@@ -269,6 +301,24 @@ class Toolbox:
             return "it belongs to toolset 'automation', which is not part of this version."
         close = difflib.get_close_matches(name, self._tools, 1)
         return f"did you mean '{close[0]}'?" if close else f"there are {', '.join(self._tools)}."
+
+
+def completed(call: Call, act: Callable[[], Any]) -> Any:
+    """Make a call that was prepared; its result. Raises what `invoke` does."""
+    try:
+        with call:
+            if not call.replayed:
+                call.result = act()
+    except (SessionNotFoundError, SessionExistsError) as error:
+        raise hinted(call, error) from error
+    return call.result
+
+
+def hinted(call: Call, error: SessionNotFoundError | SessionExistsError) -> SessionNotFoundError | SessionExistsError:
+    """The error, with the sessions that the caller may have meant."""
+    if isinstance(error, SessionExistsError):
+        return SessionExistsError(error.session_id, hint=_existing(call, error.session_id))
+    return SessionNotFoundError(error.session_id, hint=latest_active(call.manager, call.as_user))
 
 
 def _named_session(arguments: Mapping[str, Any]) -> str | None:

@@ -15,7 +15,7 @@ CHILD = (
 
 
 def serve_more(storage: str) -> None:
-    """A server of our tools and of three that misbehave: one breaks, one prints, one ends the loop's signals."""
+    """A server of our tools and of some more: one breaks, one prints, one is slow until another one lets it go on."""
     source, sink = take_stdio()
     import anyio
 
@@ -40,6 +40,21 @@ def serve_more(storage: str) -> None:
         os.system("echo from a shell")
         child = subprocess.run([sys.executable, "-c", CHILD], check=True)
         return {"child": child.returncode, "stdin": os.read(0, 10).decode()}
+
+    released = anyio.Event()
+
+    @box.tool(title="Wait", toolset="test")
+    async def waiting(call: Any, session_id: str) -> Any:
+        """Say something once released."""
+        await released.wait()
+        call.draft.add_message("assistant", "released")
+        return {"session_id": session_id}
+
+    @box.tool(title="Release", toolset="test")
+    async def release(call: Any) -> Any:
+        """Let all that wait go on."""
+        released.set()
+        return {}
 
     with SessionManager(open_storage(storage, durability="process")) as manager:
         server = build_server(manager, box, ("core", "test"))
