@@ -5,6 +5,7 @@ python -m tests.bench.slow STORE     the server that is measured: our tools, and
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from typing import Any
@@ -86,7 +87,7 @@ def main(store: str) -> None:
     @box.tool(title="Wait", toolset="core")
     async def wait(call: Any, session_id: str) -> Any:
         """Look for what never comes."""
-        while True:
+        for _ in itertools.count():
             await anyio.sleep(LOOKS_S)
 
     with SessionManager(SQLiteSessionStorage(store)) as manager:
