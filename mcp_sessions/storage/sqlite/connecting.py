@@ -115,6 +115,8 @@ def _connect(file: File, flags: int, pragmas: list[str]) -> Db:
     try:
         # A checkpoint on close would happen ungated.
         opened.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        # Plans are made once: else a statement that could use a partial index is planned anew for each value bound.
+        opened.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         connection.set_busy_timeout(int(file.busy_timeout_s * 1000))
         for pragma in ("PRAGMA mmap_size=0", "PRAGMA temp_store=MEMORY", *pragmas):
             connection.execute(pragma)

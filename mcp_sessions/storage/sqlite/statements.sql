@@ -3,6 +3,10 @@
 -- name: head
 SELECT * FROM sessions WHERE session_id = ?;
 
+-- name: head_and_key
+SELECT s.*, k.version, k.value FROM sessions s LEFT JOIN keys k ON k.sid = s.sid AND k.key = ?2
+WHERE s.session_id = ?1;
+
 -- name: add_session
 INSERT INTO sessions (
     session_id, user_id, status, created_at, updated_at, ended_at, purpose, summary, parent_id, tags,

@@ -149,7 +149,10 @@ class SQLiteSessionStorage(SessionStorage):
 
     def read(self, session_id: str, want: Want) -> View:
         keys = bool(want.keys or want.prefix is not None or want.any_keys)
-        parts = bool(keys or want.names or want.messages or want.records)
+        others = bool(want.names or want.messages or want.records)
+        if len(want.keys) == 1 and want.prefix is None and not (want.any_keys or others):
+            return self._read_key(session_id, want.keys[0], want.as_user)
+        parts = keys or others
         with self._here().readers.one(snapshot=parts) as db:
             row = db.execute(SQL["head"], (session_id,)).fetchone()
             if row is None or (want.as_user is not None and row[2] != want.as_user):
@@ -166,6 +169,25 @@ class SQLiteSessionStorage(SessionStorage):
                     "records": _records(db, sid, want) if want.records else [],
                 }
             )
+
+    def _read_key(self, session_id: str, key: str, as_user: str | None) -> View:
+        """The head and one key: a single statement, which is of one moment by itself."""
+        with self._here().readers.one() as db:
+            row = db.execute(SQL["head_and_key"], (session_id, key)).fetchone()
+        if row is None or (as_user is not None and row[2] != as_user):
+            raise SessionNotFoundError(session_id)
+        version, text = row[-2:]
+        value = {} if text is None else {key: Value.known({"value": decode(text), "version": version})}
+        return View.known(
+            {
+                "metadata": metadata_of_row(row),
+                "data": value,
+                "names": [],
+                "messages": [],
+                "more_messages": False,
+                "records": [],
+            }
+        )
 
     def find(self, query: Query, cursor: str | None = None) -> Page[SessionMetadata]:
         place = _ORDER_PLACE[query.order]
