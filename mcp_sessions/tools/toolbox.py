@@ -239,7 +239,7 @@ class Toolbox:
         """
         tool = self.get(name)
         if tool is not None and tool.slow:
-            raise TypeError(f"{name} is slow, and runs on an event loop: await invoke_async(…) instead.")
+            raise TypeError(f"{name} is slow: await invoke_async, of mcp_sessions.tools.awaiting, on an event loop.")
         return completed(
             *self.prepared(
                 manager,

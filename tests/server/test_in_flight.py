@@ -61,6 +61,21 @@ class SlowStorage(MemorySessionStorage):
         return committed
 
 
+class AskedStorage(MemorySessionStorage):
+    """A store that tells when it is asked whether a running call's process lives, as who waits for that call does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._asked = threading.Event()
+
+    def alive(self, owner: str) -> bool:
+        self._asked.set()
+        return super().alive(owner)
+
+    async def somebody(self) -> None:
+        assert await anyio.to_thread.run_sync(self._asked.wait, LONG_S)
+
+
 @pytest.fixture
 def manager() -> Iterator[SessionManager]:
     with SessionManager(MemorySessionStorage(), clock=SetClock()) as manager:
@@ -192,22 +207,25 @@ async def test_a_call_cancelled_while_it_waits_for_a_thread_is_on_record(
 
 
 async def test_a_retry_cancelled_while_it_waits_for_the_first_call_leaves_that_alone(
-    manager: SessionManager, box: Toolbox, turnstile: Turnstile, mode: str
+    box: Toolbox, turnstile: Turnstile, mode: str
 ) -> None:
-    name = "hold_on"
-    async with Client(build_server(manager, box, ("core",)), mode=mode) as client:
-        await client.list_tools()
-        async with anyio.create_task_group() as group:
-            group.start_soon(lambda: client.call_tool(name, {"session_id": "a"}, meta=KEY))
-            await turnstile.somebody()
-            async with given_up(client, name, client.list_tools, KEY):
-                while sorted(stands(manager, name)) != ["cancelled", "running"]:
+    storage = AskedStorage()
+    with SessionManager(storage, clock=SetClock()) as manager:
+        manager.create_session("a")
+        async with Client(build_server(manager, box, ("core",)), mode=mode) as client:
+            await client.list_tools()
+            async with anyio.create_task_group() as group:
+                group.start_soon(lambda: client.call_tool("hold_on", {"session_id": "a"}, meta=KEY))
+                await turnstile.somebody()
+                async with given_up(client, "hold_on", storage.somebody, KEY):
+                    pass
+                while sorted(stands(manager, "hold_on")) != ["cancelled", "running"]:
                     await anyio.lowlevel.checkpoint()
-            turnstile.open()
-        replayed = await client.call_tool(name, {"session_id": "a"}, meta=KEY)
-        assert not replayed.is_error
-    assert sorted(stands(manager, name)) == ["cancelled", "ok"]
-    assert manager.metadata("a").revision == 2
+                turnstile.open()
+            replayed = await client.call_tool("hold_on", {"session_id": "a"}, meta=KEY)
+            assert not replayed.is_error
+        assert sorted(stands(manager, "hold_on")) == ["cancelled", "ok"]
+        assert manager.metadata("a").revision == 2
 
 
 # slow ones

@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 from mcp import Client
+from mcp.server.caching import CACHEABLE_METHODS
 from mcp.types import Tool
 
 from mcp_sessions import MemorySessionStorage, SessionManager
@@ -105,6 +106,24 @@ async def test_both_eras_are_told_the_same_and_only_of_what_is_on(desk: Desk) ->
     assert await told(TOOLSETS, "auto") == await told(TOOLSETS, "legacy")
     assert "session_query" in await told(TOOLSETS, "auto")
     assert "session_" not in await told(("records",), "auto")
+
+
+async def test_each_answer_that_may_be_kept_says_for_how_long(desk: Desk) -> None:
+    desk.prepare()
+    async with Client(build_server(desk.manager, SESSION_TOOLS, TOOLSETS)) as client:
+        session = client.session
+        told = {
+            "server/discover": await session.discover(),
+            "tools/list": await client.list_tools(),
+            "prompts/list": await client.list_prompts(),
+            "resources/templates/list": await client.list_resource_templates(),
+            "resources/list": await client.list_resources(),
+            "resources/read": await client.read_resource("session:///a"),
+        }
+    assert set(told) == CACHEABLE_METHODS
+    for method, result in told.items():
+        live = method in ("resources/list", "resources/read")
+        assert (result.ttl_ms, result.cache_scope) == ((0, "private") if live else (3_600_000, "public")), method
 
 
 async def test_a_pinned_session_needs_no_id() -> None:
