@@ -506,6 +506,8 @@ class SessionChange(Frozen):
 
     session_id: str
     revision: int | None
+    created: bool = False
+    """Whether it was made after the position, or made anew under an id that was there."""
 
 
 class Finding(Frozen):

@@ -107,6 +107,8 @@ class _Stored:
     """Versions of each key, oldest first: (version, JSON text, or None for removed)."""
     pruned: set[str] = field(default_factory=set[str])
     position: int = 0
+    born: int = 0
+    """The position at which it was made."""
 
 
 def _ms(moment: datetime) -> int:
@@ -231,7 +233,7 @@ class MemorySessionStorage(SessionStorage):
         head |= {"tags": [*metadata.tags], "tools_used": [*metadata.tools_used]}
         head |= {"token_usage": tokens(**metadata.token_usage)}
         head |= {"custom_metadata": decode(encode(metadata.custom_metadata))}
-        stored = self._sessions[session_id] = _Stored(head)
+        stored = self._sessions[session_id] = _Stored(head, born=self._position + 1)
         undo.append(lambda: self._sessions.pop(session_id))
         return stored
 
@@ -515,26 +517,26 @@ class MemorySessionStorage(SessionStorage):
     def changes(self, since: str | None, limit: int = 1000) -> Page[SessionChange]:
         with self._lock:
             self._open()
+            now = [self._position, self._position]
             if since is None:
-                return Page(items=[], next_cursor=pack("changes", [self._position]))
-            place = unpack("changes", since or None, (int,)) or [0]
-            moved: list[tuple[int, str, int | None]] = [
-                (stored.position, session_id, stored.head["revision"])
-                for session_id, stored in self._sessions.items()
-                if stored.position > place[0]
-            ]
-            moved += [
-                (position, session_id, None)
-                for position, session_id in self._deleted
-                if position > place[0] and session_id not in self._sessions
-            ]
-            latest = {session_id: (position, revision) for position, session_id, revision in sorted(moved)}
-            rows = sorted((position, session_id, revision) for session_id, (position, revision) in latest.items())
+                return Page(items=[], next_cursor=pack("changes", now))
+            start, known = unpack("changes", since or None, (int, int)) or (0, 0)
+            if start == self._position:
+                return Page(items=[], next_cursor=pack("changes", now))
+            latest: dict[str, tuple[int, SessionChange]] = {}
+            for position, session_id in self._deleted:
+                if position > start and session_id not in self._sessions:
+                    latest[session_id] = position, SessionChange(session_id=session_id, revision=None)
+            for session_id, stored in self._sessions.items():
+                if stored.position > start:
+                    revision, created = stored.head["revision"], stored.born > known
+                    change = SessionChange(session_id=session_id, revision=revision, created=created)
+                    latest[session_id] = stored.position, change
+            rows = sorted(latest.values(), key=lambda row: row[0])
             page = rows[:limit]
-            position = page[-1][0] if len(rows) > limit else self._position
             return Page(
-                items=[SessionChange(session_id=session_id, revision=revision) for _, session_id, revision in page],
-                next_cursor=pack("changes", [position]),
+                items=[change for _, change in page],
+                next_cursor=pack("changes", [page[-1][0], known] if len(rows) > limit else now),
             )
 
     def owner(self) -> str:

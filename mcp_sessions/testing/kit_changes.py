@@ -90,6 +90,39 @@ class Changes(Store):
         assert _since(storage, position) == {"b": None}
         assert _since(storage, later) == {"b": None}
 
+    def test_a_session_made_since_the_position_is_told_from_one_that_was_there(self, storage: SessionStorage) -> None:
+        def created(since: str) -> dict[str, bool]:
+            return {change.session_id: change.created for change in storage.changes(since).items}
+
+        storage.create(head("a"), say(said("m")))
+        position = _now(storage)
+        storage.create(head("b"))
+        storage.fork("a", None, head("child"), does())
+        for session_id in ("a", "b"):
+            storage.commit(session_id, does(set={"k": 1}))
+        assert created(position) == {"a": False, "b": True, "child": True}
+        assert created("") == {"a": True, "b": True, "child": True}
+        later = _now(storage)
+        storage.delete("child", does())
+        storage.commit("b", does(set={"k": 2}))
+        assert created(later) == {"b": False, "child": False}
+        storage.create(head("child"))
+        assert created(later) == {"b": False, "child": True}
+
+    def test_a_session_made_since_the_position_is_so_on_whatever_page_it_comes(self, storage: SessionStorage) -> None:
+        storage.create(head("old"))
+        position = _now(storage)
+        for session_id in ("a", "b", "old", "a"):
+            if session_id == "old" or storage.session_exists(session_id):
+                storage.commit(session_id, does(set={"k": 1}))
+            else:
+                storage.create(head(session_id))
+        seen: dict[str, bool] = {}
+        while page := storage.changes(position, limit=1).items:
+            seen |= {change.session_id: change.created for change in page}
+            position = storage.changes(position, limit=1).next_cursor or ""
+        assert seen == {"b": True, "old": False, "a": True}
+
     def test_pages_of_changes_join_into_all_of_them(self, storage: SessionStorage) -> None:
         for n in range(7):
             storage.create(head(f"s{n}"))

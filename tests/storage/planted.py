@@ -495,6 +495,13 @@ BUGS = (
     ),
     # changes
     Bug(
+        "a new session that comes on a later page taken for one that was there",
+        STORAGE,
+        'pack("changes", [page[-1][0], known] if',
+        'pack("changes", [page[-1][0], now[1]] if',
+        "test_a_session_made_since_the_position_is_so_on_whatever_page_it_comes",
+    ),
+    Bug(
         "position not moved by a commit",
         WRITING,
         '            if "revision" in new:\n                columns',

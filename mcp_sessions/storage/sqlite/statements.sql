@@ -179,11 +179,14 @@ INSERT INTO search (search, rowid, words, scope) VALUES ('delete', ?, ?, ?);
 -- name: sid
 SELECT sid FROM sessions WHERE session_id = ?;
 
+-- name: newest_sid
+SELECT ifnull(max(sid), 0) FROM sessions;
+
 -- name: changed_since
-SELECT position, session_id, revision FROM sessions WHERE position > ? ORDER BY position LIMIT ?;
+SELECT position, session_id, revision, sid > ? FROM sessions WHERE position > ? ORDER BY position LIMIT ?;
 
 -- name: deleted_since
-SELECT position, session_id, NULL FROM deleted d WHERE position > ?
+SELECT position, session_id, NULL, 0 FROM deleted d WHERE position > ?
 AND NOT EXISTS (SELECT 1 FROM sessions s WHERE s.session_id = d.session_id)
 AND NOT EXISTS (SELECT 1 FROM deleted e WHERE e.session_id = d.session_id AND e.position > d.position)
 ORDER BY position LIMIT ?;

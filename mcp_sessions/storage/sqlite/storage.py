@@ -269,20 +269,21 @@ class SQLiteSessionStorage(SessionStorage):
         return [_totals(row) for row in rows]
 
     def changes(self, since: str | None, limit: int = 1000) -> Page[SessionChange]:
-        place = unpack("changes", since or None, (int,))
+        start, known = unpack("changes", since or None, (int, int)) or (0, 0)
         with self._here().readers.one(snapshot=True) as db:
-            now: int = db.execute(SQL["position"]).fetchone()[0]
+            now = [db.execute(SQL[name]).fetchone()[0] for name in ("position", "newest_sid")]
             if since is None:
-                return Page(items=[], next_cursor=pack("changes", [now]))
-            start = place[0] if place is not None else 0
-            rows: list[Any] = []
-            for name in ("changed_since", "deleted_since"):
-                rows += db.execute(SQL[name], (start, limit + 1)).fetchall()
+                return Page(items=[], next_cursor=pack("changes", now))
+            rows = db.execute(SQL["changed_since"], (known, start, limit + 1)).fetchall()
+            rows += db.execute(SQL["deleted_since"], (start, limit + 1)).fetchall()
         rows.sort()
         page = rows[:limit]
         return Page(
-            items=[SessionChange(session_id=session_id, revision=revision) for _, session_id, revision in page],
-            next_cursor=pack("changes", [page[-1][0] if len(rows) > limit else now]),
+            items=[
+                SessionChange(session_id=session_id, revision=revision, created=bool(created))
+                for _, session_id, revision, created in page
+            ],
+            next_cursor=pack("changes", [page[-1][0], known] if len(rows) > limit else now),
         )
 
     # owners
