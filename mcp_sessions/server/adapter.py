@@ -14,11 +14,13 @@ from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
+from anyio.abc import TaskGroup
 from mcp import MCPError
 from mcp.server import CacheHint
 from mcp.server.caching import CacheableMethod
 from mcp.server.context import ServerRequestContext
-from mcp.server.lowlevel import Server
+from mcp.server.lowlevel import NotificationOptions, Server
+from mcp.server.models import InitializationOptions
 from mcp.types import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
@@ -47,10 +49,11 @@ from ..tools.awaiting import Progress, invoke_async
 from . import completion, prompts, resources
 from .answers import ROOM, answer, broken, refusal
 from .icons import SESSIONS
+from .subscriptions import Subscriptions
 from .texts import DESCRIPTION, TITLE, instructions
 
 log = logging.getLogger(__name__)
-Context = ServerRequestContext[dict[str, Any]]
+Context = ServerRequestContext[TaskGroup]
 IDEMPOTENCY_KEY = "mcp-sessions/idempotencyKey"
 THREADS = 64
 PATIENCE_S = 1.0
@@ -69,6 +72,21 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 
+class SessionsServer(Server[TaskGroup]):
+    """An MCP server; `subscriptions` knows who is told of what changes."""
+
+    def __init__(self, subscriptions: Subscriptions, **given: Any) -> None:
+        super().__init__("mcp-sessions", lifespan=subscriptions.lifespan, **given)
+        self.subscriptions = subscriptions
+
+    def create_initialization_options(
+        self, notification_options: NotificationOptions | None = None, *args: Any, **more: Any
+    ) -> InitializationOptions:
+        """The old era's: where nothing is said, clients are told that the list of resources changes."""
+        options = notification_options or NotificationOptions(resources_changed=True)
+        return super().create_initialization_options(options, *args, **more)
+
+
 def build_server(
     manager: SessionManager,
     toolbox: Toolbox,
@@ -76,13 +94,14 @@ def build_server(
     pinned: str | None = None,
     *,
     trusted: bool = False,
-) -> Server[dict[str, Any]]:
+) -> SessionsServer:
     """An MCP server over a toolbox; with a `pinned` session, its id may be left out of calls.
 
     `trusted` clients, as those over stdio, are told all that is known of a store that does not work.
     """
     listed = [_listed(tool, pinned) for tool in toolbox if tool.toolset in toolsets]
     limiter = anyio.CapacityLimiter(THREADS)
+    subscriptions = Subscriptions(manager, limiter)
 
     async def call_tool(context: Context, params: CallToolRequestParams) -> CallToolResult:
         tool = toolbox.get(params.name)
@@ -111,7 +130,8 @@ def build_server(
         assert tool is not None
         return answer(tool, arguments, result)
 
-    async def list_resources(_context: Context, params: PaginatedRequestParams | None) -> ListResourcesResult:
+    async def list_resources(context: Context, params: PaginatedRequestParams | None) -> ListResourcesResult:
+        await subscriptions.lists(context)
         page = functools.partial(resources.listed, manager, params and params.cursor)
         return await anyio.to_thread.run_sync(page, limiter=limiter)
 
@@ -135,8 +155,8 @@ def build_server(
         find = functools.partial(completion.complete, manager, params, pinned=pinned)
         return await anyio.to_thread.run_sync(find, limiter=limiter)
 
-    return Server(
-        "mcp-sessions",
+    return SessionsServer(
+        subscriptions,
         version=version("mcp-sessions"),
         title=TITLE,
         description=DESCRIPTION,
@@ -148,6 +168,9 @@ def build_server(
         on_list_resources=_guarded(list_resources, trusted),
         on_list_resource_templates=_fixed(ListResourceTemplatesResult(resource_templates=resources.TEMPLATES)),
         on_read_resource=_guarded(read_resource, trusted),
+        on_subscribe_resource=_guarded(subscriptions.subscribe, trusted),
+        on_unsubscribe_resource=_guarded(subscriptions.unsubscribe, trusted),
+        on_subscriptions_listen=_guarded(subscriptions.listen, trusted),
         on_list_prompts=_fixed(ListPromptsResult(prompts=prompts.listed(pinned))),
         on_get_prompt=_guarded(get_prompt, trusted),
         on_completion=_guarded(complete, trusted),

@@ -8,14 +8,14 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Generator
-from typing import Any
 
 import anyio
 import anyio.to_thread
 import uvicorn
-from mcp.server.lowlevel import Server
 from mcp.server.sse import SseServerTransport
+from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
 from mcp.server.transport_security import TransportSecuritySettings
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
@@ -24,6 +24,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ..errors import ConfigError, StorageError
 from ..manager import SessionManager
 from ..web.guard import LOOPBACK, Guard, GuardedConnection, is_loopback
+from .adapter import SessionsServer
+from .subscriptions import Subscriptions
 
 log = logging.getLogger(__name__)
 GRACE_S = 1
@@ -36,7 +38,7 @@ ENVELOPE_BYTES = 4 << 20
 _UNGUARDED = TransportSecuritySettings(enable_dns_rebinding_protection=False)
 
 
-def build_app(server: Server[dict[str, Any]], manager: SessionManager, host: str = "127.0.0.1") -> ASGIApp:
+def build_app(server: SessionsServer, manager: SessionManager, host: str = "127.0.0.1") -> ASGIApp:
     """The ASGI application that serves `server` at all its addresses; every route of it is guarded."""
     max_body = manager.limits.payload_bytes + ENVELOPE_BYTES
     sse = SseServerTransport("/messages/", _UNGUARDED, max_body)
@@ -59,13 +61,33 @@ def build_app(server: Server[dict[str, Any]], manager: SessionManager, host: str
             Route("/healthz", endpoint=healthz),
         ],
     )
+    app = _Reaching(app, server.subscriptions)
     return Guard(app, max_body=max_body, hosts=LOOPBACK | {f"[{host}]" if ":" in host else host.lower()})
+
+
+class _Reaching:
+    """Says which clients of the old era are told of changes: those that keep a GET open, until their DELETE."""
+
+    def __init__(self, app: ASGIApp, subscriptions: Subscriptions) -> None:
+        self._app = app
+        self._subscriptions = subscriptions
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        key = Headers(scope=scope).get(MCP_SESSION_ID_HEADER) if scope["type"] == "http" else None
+        if key is None or scope["method"] not in ("GET", "DELETE"):
+            await self._app(scope, receive, send)
+        elif scope["method"] == "GET":
+            with self._subscriptions.reached(key):
+                await self._app(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+            self._subscriptions.forget(key)
 
 
 class _Sse:
     """Each GET is a connection of its own; they share the server and the store."""
 
-    def __init__(self, server: Server[dict[str, Any]], transport: SseServerTransport) -> None:
+    def __init__(self, server: SessionsServer, transport: SseServerTransport) -> None:
         self._server = server
         self._transport = transport
 

@@ -6,7 +6,7 @@ A read of one is a recorded call, like any other. A listing is none: hosts ask f
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Any
 from urllib.parse import unquote
 
@@ -24,7 +24,7 @@ from mcp.types import (
 from .._json import encode
 from ..calls import Call
 from ..drafts import checked_id, checked_key
-from ..errors import InvalidArgumentError, InvalidCursorError, SessionsError, StorageError
+from ..errors import InvalidArgumentError, InvalidCursorError, SessionNotFoundError, SessionsError, StorageError
 from ..manager import SessionManager
 from ..models import ConversationMessage, SessionMetadata, Want
 from ..tools.fitting import LONG_PURPOSE, message_uri, session_uri, shortened
@@ -108,6 +108,41 @@ def read(manager: SessionManager, uri: str, *, caller: str, as_user: str | None 
     return ReadResourceResult(contents=[TextResourceContents(uri=uri, mime_type=JSON, text=text)])
 
 
+def session_of(uri: str) -> str | None:
+    """The id of the session that a resource belongs to; None where the uri is none."""
+    return _session(_URI.match(uri))
+
+
+def state(manager: SessionManager, uri: str, *, as_user: str | None = None) -> Hashable:
+    """What differs once a resource has changed; None while it is not there. O(1), whatever the resource holds."""
+    place = _URI.match(uri)
+    session_id = _session(place)
+    if place is None or session_id is None:
+        return None
+    try:
+        key = None if place["key"] is None else _key(manager, place["key"])
+        seq = None if place["seq"] is None else int(place["seq"])
+        view = manager.view(session_id, _want(key, seq, as_user))
+    except (SessionNotFoundError, InvalidArgumentError):
+        return None
+    head = view.metadata
+    if key is not None:
+        return (head.created_at, view.data[key].version) if key in view.data else None
+    if seq is not None:
+        return head.created_at if [message.seq for message in view.messages] == [seq] else None
+    if place["messages"] is not None:
+        return head.created_at, head.last_seq, head.message_count
+    return head.created_at, head.revision
+
+
+def _want(key: str | None, seq: int | None, as_user: str | None) -> Want:
+    if key is not None:
+        return Want(keys=(key,), as_user=as_user)
+    if seq is not None:
+        return Want(messages=1, after=seq - 1, order="oldest", as_user=as_user)
+    return Want(as_user=as_user)
+
+
 def _session(place: re.Match[str] | None) -> str | None:
     try:
         return checked_id(place["id"], "session_id") if place is not None else None
@@ -131,7 +166,7 @@ def _found(call: Call, place: re.Match[str] | None) -> str:
 
 def _value(call: Call, session_id: str, quoted: str) -> Any:
     key = _key(call.manager, quoted)
-    view = call.manager.view(session_id, Want(keys=(key,), as_user=call.as_user))
+    view = call.manager.view(session_id, _want(key, None, call.as_user))
     if key not in view.data:
         raise InvalidArgumentError(f"Session {session_id} has no key '{key}'.", argument="uri")
     return view.data[key].value
@@ -145,8 +180,7 @@ def _key(manager: SessionManager, quoted: str) -> str:
 
 
 def _message(call: Call, session_id: str, seq: int) -> ConversationMessage:
-    want = Want(messages=1, after=seq - 1, order="oldest", as_user=call.as_user)
-    for message in call.manager.view(session_id, want).messages:
+    for message in call.manager.view(session_id, _want(None, seq, call.as_user)).messages:
         if message.seq == seq:
             return message
     raise InvalidArgumentError(f"Session {session_id} has no message {seq}.", argument="uri")

@@ -42,7 +42,7 @@ PATIENCE_S = 0.75
 """How long calls may wait for another process then: those that are given up can still be answered."""
 
 
-async def serve(server: Server[dict[str, Any]], source: BinaryIO, sink: BinaryIO, give_up: Callable[[], None]) -> None:
+async def serve(server: Server[Any], source: BinaryIO, sink: BinaryIO, give_up: Callable[[], None]) -> None:
     """Serve until stdin ends, nobody reads stdout, or SIGTERM or SIGINT comes; calls that were accepted are finished,
     and answered if that takes no longer than a second. Soon after the end `give_up` is called, from a thread, also
     where this has returned by then: nothing is to wait for other processes any longer.
@@ -142,7 +142,7 @@ class _Due:
         self._nothing.set()
 
     def accepted(self, message: JSONRPCMessage) -> None:
-        if isinstance(message, JSONRPCRequest):
+        if isinstance(message, JSONRPCRequest) and message.method != "subscriptions/listen":  # which goes on to the end
             if not self._ids:
                 self._nothing = anyio.Event()
             self._ids[str(message.id)] += 1

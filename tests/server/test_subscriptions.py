@@ -1,0 +1,190 @@
+"""Subscriptions: clients of both eras hear of exactly what changed, whoever changed it, while they listen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+from mcp import Client, MCPError
+from mcp.types import INVALID_PARAMS
+
+from mcp_sessions import MemorySessionStorage, SessionManager
+from mcp_sessions.models import Page, SessionChange
+from mcp_sessions.server.adapter import SessionsServer, build_server
+from mcp_sessions.tools import SESSION_TOOLS
+from tests.processes import until
+from tests.tools.desk import Desk
+
+from .conftest import TOOLSETS
+from .ears import THE_LIST, listening, subscribe, unsubscribe
+
+HEAD, MESSAGES, MESSAGE = "session:///a", "session:///a/messages", "session:///a/messages/2"
+PLAN, NEXT, OTHER = "session:///a/data/plan", "session:///a/data/next_step", "session:///a/data/the%2Fother"
+MARK = "session:///mark"
+ALL = (HEAD, MESSAGES, MESSAGE, PLAN, NEXT, OTHER, MARK, "session:///b", "file:///etc/passwd", "")
+CHANGES: dict[str, tuple[Callable[[Desk], Any], set[str]]] = {
+    "a message": (lambda desk: desk.example("session_add_message"), {HEAD, MESSAGES}),
+    "a key": (lambda desk: desk.example("session_set"), {HEAD, PLAN}),
+    "a new key": (lambda desk: desk("session_set", session_id="a", key="the/other", value=1), {HEAD, OTHER}),
+    "a removed key": (lambda desk: desk("session_unset", session_id="a", keys=["plan"]), {HEAD, PLAN}),
+    "metadata": (lambda desk: desk.example("session_update"), {HEAD}),
+    "its end": (lambda desk: desk.example("session_complete"), {HEAD}),
+    "its deletion": (lambda desk: desk.example("session_delete"), {HEAD, MESSAGES, MESSAGE, PLAN, NEXT}),
+    "a fork": (lambda desk: desk.example("session_fork"), {"session:///b"}),
+    "a record": (lambda desk: desk.example("session_record_invocation"), set()),
+    "a read": (lambda desk: desk.example("session_get"), set()),
+}
+
+
+def serve(desk: Desk) -> SessionsServer:
+    return build_server(desk.manager, SESSION_TOOLS, TOOLSETS)
+
+
+async def quiet(server: SessionsServer) -> None:
+    """Wait until nobody listens any more."""
+    await anyio.to_thread.run_sync(until, lambda: not len(server.subscriptions.watcher))
+
+
+@pytest.mark.parametrize("what", CHANGES)
+async def test_exactly_the_resources_that_changed_are_told(desk: Desk, mode: str, what: str) -> None:
+    desk.prepare()
+    desk("session_create", session_id="mark")
+    change, told = CHANGES[what]
+    async with listening(serve(desk), mode, *ALL) as (_, ear):
+        change(desk)
+        desk("session_set", session_id="mark", key="k", value=1)
+        *heard, _ = await ear.until(MARK)
+        assert sorted(heard) == sorted(told)
+
+
+async def test_erased_messages_are_told_and_those_that_stay_are_not(desk: Desk, mode: str) -> None:
+    desk.prepare()
+    desk("session_create", session_id="mark")
+    async with listening(serve(desk), mode, *ALL) as (_, ear):
+        session = desk.manager.get_session("a")
+        assert session is not None
+        session.clear_conversation()
+        desk.manager.save_session(session)
+        desk("session_set", session_id="mark", key="k", value=1)
+        assert sorted(await ear.until(MARK)) == sorted([HEAD, MESSAGES, MESSAGE, MARK])
+
+
+async def test_a_session_made_anew_under_its_id_is_another_one(desk: Desk, mode: str) -> None:
+    desk("session_create", session_id="a", data={"plan": 1})
+    async with listening(serve(desk), mode, *ALL) as (_, ear):
+        desk("session_delete", session_id="a", confirm=True)
+        desk.clock.go_on(seconds=1)
+        desk("session_create", session_id="a", data={"plan": 1})
+        desk("session_create", session_id="mark")
+        assert {HEAD, MESSAGES, PLAN} <= set(await ear.until(MARK))
+
+
+async def test_the_list_changes_when_sessions_appear_or_go(desk: Desk, mode: str) -> None:
+    desk.prepare()
+    desk("session_create", session_id="mark")
+    async with listening(serve(desk), mode, MARK, lists=True) as (client, ear):
+        assert client.server_capabilities is not None
+        assert client.server_capabilities.resources is not None
+        assert client.server_capabilities.resources.list_changed
+        assert client.server_capabilities.resources.subscribe
+        for name in ("session_set", "session_complete", "session_update", "session_create", "session_fork"):
+            desk.example(name) if name != "session_update" else desk("session_update", session_id="a", reopen=True)
+            if name in ("session_create", "session_fork"):
+                assert await ear.until(THE_LIST) == [THE_LIST]
+        desk("session_delete", session_id="b", confirm=True)
+        assert await ear.until(THE_LIST) == [THE_LIST]
+        desk("session_set", session_id="mark", key="k", value=1)
+        assert await ear.until(MARK) == [MARK]
+
+
+async def test_what_a_client_does_itself_is_told_too(desk: Desk, mode: str) -> None:
+    async with listening(serve(desk), mode, HEAD, lists=True) as (client, ear):
+        await client.call_tool("session_create", {"session_id": "a"})
+        assert set(await ear.until(HEAD)) <= {HEAD, THE_LIST}
+
+
+async def test_a_store_in_memory_is_watched_alike(mode: str) -> None:
+    with SessionManager(MemorySessionStorage()) as manager:
+        async with listening(build_server(manager, SESSION_TOOLS, TOOLSETS), mode, PLAN, lists=True) as (_, ear):
+            manager.create_session("a")
+            assert await ear.until(THE_LIST) == [THE_LIST]
+            manager.set_value("a", "plan", 1)
+            assert await ear.until(PLAN) == [PLAN]
+
+
+async def test_whoever_unsubscribes_hears_of_the_rest_alone(desk: Desk) -> None:
+    desk.prepare()
+    server = serve(desk)
+    async with listening(server, "legacy", HEAD, MESSAGES, PLAN) as (client, ear):
+        await unsubscribe(client, HEAD)
+        await unsubscribe(client, "session:///never")
+        desk.example("session_add_message")
+        desk.example("session_set")
+        assert sorted(await ear.until(PLAN)) == [PLAN, MESSAGES]
+        for uri in (MESSAGES, PLAN):
+            await unsubscribe(client, uri)
+        assert len(server.subscriptions.watcher) == 0
+
+
+async def test_clients_that_go_leave_nothing_behind(desk: Desk, mode: str) -> None:
+    desk.prepare()
+    server = serve(desk)
+    for _ in range(3):
+        async with listening(server, mode, HEAD, lists=True):
+            async with listening(server, mode, PLAN):
+                assert len(server.subscriptions.watcher) == 2
+        await quiet(server)
+        assert len(server.subscriptions) == 0
+
+
+class Counting(MemorySessionStorage):
+    """Counts how often it is asked what changed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def changes(self, since: str | None, limit: int = 1000) -> Page[SessionChange]:
+        self.asked += 1
+        return super().changes(since, limit)
+
+
+async def test_nobody_looks_while_nobody_listens(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mcp_sessions.server.watching.LOOK_S", 0.001)
+    storage = Counting()
+    with SessionManager(storage) as manager:
+        server = build_server(manager, SESSION_TOOLS, TOOLSETS)
+        async with Client(server, mode=mode) as client:
+            await client.call_tool("session_create", {"session_id": "a"})
+            await client.read_resource(HEAD)
+            assert storage.asked == 0
+        async with listening(server, mode, HEAD):
+            asked = storage.asked
+            await anyio.to_thread.run_sync(until, lambda: storage.asked > asked + 3)
+        await quiet(server)
+        await anyio.to_thread.run_sync(until, lambda: server.subscriptions.watcher.resting)
+        asked = storage.asked
+        async with Client(server, mode=mode) as client:
+            await client.call_tool("session_create", {"session_id": "b"})
+            await anyio.sleep(0.05)
+        assert storage.asked == asked
+
+
+async def test_a_client_may_watch_many_resources_but_not_any_number(desk: Desk, mode: str) -> None:
+    many = [f"session:///a/data/{number}" for number in range(1_000)]
+    desk.prepare()
+    async with listening(serve(desk), mode, *many) as (client, ear):
+        if mode == "legacy":
+            with pytest.raises(MCPError) as caught:
+                await subscribe(client, HEAD)
+        else:
+            with pytest.raises(MCPError) as caught:
+                async with client.listen(resource_subscriptions=[*many, HEAD]):
+                    pass
+        assert caught.value.error.code == INVALID_PARAMS
+        assert "1,000" in caught.value.error.message
+        desk("session_set", session_id="a", key="999", value=1)
+        assert await ear.until(many[-1]) == [many[-1]]
