@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
-from mcp import Client, MCPError
-from mcp.types import INVALID_PARAMS
+from mcp import Client, MCPError, StdioServerParameters
+from mcp.client.sse import sse_client
+from mcp.types import INVALID_PARAMS, TextResourceContents
 
 from mcp_sessions import MemorySessionStorage, SessionManager
 from mcp_sessions.models import Page, SessionChange
 from mcp_sessions.server.adapter import SessionsServer, build_server
+from mcp_sessions.server.http import build_app, listen, url_of
+from mcp_sessions.server.http import serve as serve_http
 from mcp_sessions.tools import SESSION_TOOLS
 from tests.processes import until
 from tests.tools.desk import Desk
 
 from .conftest import TOOLSETS
 from .ears import THE_LIST, listening, subscribe, unsubscribe
+from .pipes import SERVE, Pipe, environment
+from .ports import Port
 
 HEAD, MESSAGES, MESSAGE = "session:///a", "session:///a/messages", "session:///a/messages/2"
 PLAN, NEXT, OTHER = "session:///a/data/plan", "session:///a/data/next_step", "session:///a/data/the%2Fother"
@@ -188,3 +196,92 @@ async def test_a_client_may_watch_many_resources_but_not_any_number(desk: Desk, 
         assert "1,000" in caught.value.error.message
         desk("session_set", session_id="a", key="999", value=1)
         assert await ear.until(many[-1]) == [many[-1]]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One store for two servers."""
+    return tmp_path_factory.mktemp("two") / "sessions.db"
+
+
+@pytest.fixture(scope="module")
+def port(shared: Path) -> Iterator[Port]:
+    with Port(shared) as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def writer(shared: Path) -> Iterator[Pipe]:
+    """Another server of that store, with a client of its own."""
+    with Pipe(shared) as server:
+        yield server.shake_hands()
+
+
+@pytest.mark.parametrize("transport", ["stdio", "sse", "streamable-http"])
+async def test_what_another_server_writes_is_told_within_a_second(
+    shared: Path, port: Port, writer: Pipe, transport: str, mode: str
+) -> None:
+    session_id = f"{transport}-{mode}"
+    key = f"session:///{session_id}/data/k"
+    servers: dict[str, Any] = {
+        "stdio": StdioServerParameters(command=sys.executable, args=list(SERVE), env=environment(shared)),
+        "sse": sse_client(f"{port.url}/sse"),
+        "streamable-http": f"{port.url}/mcp",
+    }
+    async with listening(servers[transport], mode, key, f"session:///{session_id}", lists=True) as (client, ear):
+        writer.structured("session_create", session_id=session_id)
+        assert set(await ear.until(f"session:///{session_id}")) <= {f"session:///{session_id}", THE_LIST}
+        took: list[float] = []
+        for number in range(5):
+            writer.structured("session_set", session_id=session_id, key="k", value=number)
+            since = time.monotonic()
+            await ear.until(key)
+            took.append(time.monotonic() - since)
+            (content,) = (await client.read_resource(key)).contents
+            assert isinstance(content, TextResourceContents)
+            assert content.text == str(number)
+        assert sorted(took)[2] < 1, took
+
+
+class Served:
+    """A server on a port, in this process, so that a test can see what it remembers."""
+
+    def __init__(self, server: SessionsServer, url: str) -> None:
+        self.server = server
+        self.url = url
+
+    async def count(self, listeners: int, clients: int) -> None:
+        """Wait until so many listen, and so many of the old era are known."""
+        known = self.server.subscriptions
+        await anyio.to_thread.run_sync(until, lambda: (len(known.watcher), len(known)) == (listeners, clients))
+
+
+@pytest.fixture
+async def served(desk: Desk) -> AsyncIterator[Served]:
+    server = serve(desk)
+    with listen("127.0.0.1", 0) as bound:
+        async with anyio.create_task_group() as group:
+            group.start_soon(serve_http, build_app(server, desk.manager), bound, desk.manager.storage.give_up)
+            yield Served(server, url_of(bound))
+            group.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("path", ["/sse", "/mcp"])
+async def test_clients_that_go_from_a_port_leave_nothing_behind(
+    served: Served, desk: Desk, path: str, mode: str
+) -> None:
+    desk.prepare()
+
+    def server() -> Any:
+        return sse_client(f"{served.url}/sse") if path == "/sse" else f"{served.url}/mcp"
+
+    legacy = mode == "legacy"
+    for _ in range(2):
+        async with listening(server(), mode, HEAD, PLAN) as (_, first):
+            async with listening(server(), mode, HEAD, lists=True) as (_, second):
+                await served.count(2, 2 * legacy)
+                desk.example("session_set")
+                assert sorted(await first.until(PLAN)) == [HEAD, PLAN]
+                assert await second.until(HEAD) == [HEAD]
+            await served.count(1, 1 * legacy)
+        await served.count(0, 0)
