@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.to_thread
+import httpx2
 import pytest
 from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.sse import sse_client
@@ -21,12 +24,12 @@ from mcp_sessions.server.adapter import SessionsServer, build_server
 from mcp_sessions.server.http import build_app, listen, url_of
 from mcp_sessions.server.http import serve as serve_http
 from mcp_sessions.tools import SESSION_TOOLS
-from tests.processes import until
+from tests.processes import LONG_S, until
 from tests.tools.desk import Desk
 
 from .conftest import TOOLSETS
 from .ears import THE_LIST, listening, subscribe, unsubscribe
-from .pipes import SERVE, Pipe, environment
+from .pipes import HANDSHAKE, SERVE, Pipe, environment
 from .ports import Port
 
 HEAD, MESSAGES, MESSAGE = "session:///a", "session:///a/messages", "session:///a/messages/2"
@@ -285,3 +288,83 @@ async def test_clients_that_go_from_a_port_leave_nothing_behind(
                 assert await second.until(HEAD) == [HEAD]
             await served.count(1, 1 * legacy)
         await served.count(0, 0)
+
+
+class Raw:
+    """A client of the old era over HTTP that says by itself when it keeps a GET open."""
+
+    def __init__(self, client: httpx2.AsyncClient) -> None:
+        self._client = client
+
+    async def begin(self) -> None:
+        self._client.headers["accept"] = "application/json, text/event-stream"
+        answer = await self._post("initialize", HANDSHAKE, id=1)
+        self._client.headers["mcp-session-id"] = answer.headers["mcp-session-id"]
+        await self._post("notifications/initialized", {})
+
+    async def subscribe(self, uri: str) -> None:
+        assert '"result"' in (await self._post("resources/subscribe", {"uri": uri}, id=2)).text
+
+    async def delete(self) -> None:
+        assert (await self._client.delete("/mcp")).status_code == 200
+
+    def open(self) -> AbstractAsyncContextManager[httpx2.Response]:
+        return self._client.stream("GET", "/mcp", timeout=LONG_S)
+
+    async def _post(self, method: str, params: dict[str, Any], **id: int) -> httpx2.Response:
+        return await self._client.post("/mcp", json={"jsonrpc": "2.0", "method": method, "params": params, **id})
+
+
+async def notices(stream: httpx2.Response, count: int) -> set[str]:
+    """The uris in the first notices of a stream."""
+    uris: set[str] = set()
+    with anyio.fail_after(LONG_S):
+        async for line in stream.aiter_lines():
+            if line.startswith("data: {"):
+                uris.add(json.loads(line.removeprefix("data: "))["params"]["uri"])
+            if len(uris) == count:
+                break
+    return uris
+
+
+@pytest.fixture
+async def raw(served: Served) -> AsyncIterator[Raw]:
+    async with httpx2.AsyncClient(base_url=served.url) as client:
+        raw = Raw(client)
+        await raw.begin()
+        yield raw
+
+
+async def test_what_changed_while_a_stream_was_closed_is_told_on_the_next(served: Served, raw: Raw, desk: Desk) -> None:
+    desk.prepare()
+    await raw.subscribe(PLAN)
+    await raw.subscribe(HEAD)
+    await served.count(0, 1)  # nobody looks for whom nothing reaches
+    async with raw.open() as stream:
+        await served.count(1, 1)
+        desk("session_update", session_id="a", purpose="x")
+        assert await notices(stream, 1) == {HEAD}
+    await served.count(0, 1)
+    desk.example("session_set")
+    async with raw.open() as stream:
+        assert await notices(stream, 2) == {PLAN, HEAD}
+
+
+async def test_a_client_over_http_is_forgotten_with_its_delete(served: Served, raw: Raw, desk: Desk) -> None:
+    desk.prepare()
+    await raw.subscribe(HEAD)
+    async with raw.open():
+        await served.count(1, 1)
+        await raw.delete()
+        await served.count(0, 0)
+
+
+async def test_a_client_over_http_that_stays_away_is_forgotten(
+    served: Served, raw: Raw, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mcp_sessions.server.subscriptions.DEFAULT_SESSION_IDLE_TIMEOUT", 0)
+    desk.prepare()
+    async with raw.open():
+        await raw.subscribe(HEAD)
+        await served.count(1, 1)
+    await served.count(0, 0)
