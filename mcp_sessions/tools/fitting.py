@@ -95,14 +95,14 @@ def message(message: dict[str, Any], session_id: str, room: int | None) -> dict[
     """A message; a long one is cut, with its length and where the rest is."""
     if room is None:
         return message
+    whole = message_uri(session_id, message["seq"])
     for name in ("payload", "tool_calls"):
         if name in message and size(message[name]) > LONG_VALUE:
-            message = {**message, name: cut(encode(message[name]))}
+            message = {**message, name: {**cut(encode(message[name])), "resource": whole}}
     content = message["content"]
     most = min(LONG_MESSAGE, room // 4)
     kept = fitted(content[:most], 2 * most)
     if len(kept) < len(content):
-        whole = message_uri(session_id, message["seq"])
         message = {**message, "content": kept, "chars": len(content), "resource": whole}
     return message
 

@@ -39,6 +39,10 @@ async def test_what_was_cut_is_whole_in_the_resource_that_it_names(desk: Desk, m
         whole = await read(client, message["resource"])
         assert (whole["seq"], whole["content"]) == (4, "é" * 100_000)
         assert [one["seq"] for one in await read(client, "session:///a/messages")] == [1, 2, 3, 4]
+        desk("session_add_message", session_id="a", role="user", content="short", payload={"openai": "x" * 1_000})
+        (message,) = (await door.structured("session_messages", session_id="a", limit=1))["messages"]
+        assert message["payload"]["chars"] == 1_013
+        assert (await read(client, message["payload"]["resource"]))["payload"] == {"openai": "x" * 1_000}
         assert (await read(client, "session:///a"))["purpose"] == "Move billing"
 
 
