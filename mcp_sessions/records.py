@@ -15,6 +15,8 @@ REDACTED = "[redacted]"
 SECRET_WORDS = ("password", "passwd", "secret", "token", "apikey", "api_key", "authorization")
 LONG = 2048
 """Bytes from which a string is kept as a preview only."""
+SHORT = LONG // 4
+"""Characters up to which a string is never that long."""
 PREVIEW_CHARS = 200
 LONGEST_ERROR = 2000
 LONGEST_KNOWN = 256
@@ -56,13 +58,15 @@ class Redactor:
         if isinstance(value, (list, tuple)):
             items = cast("Iterable[Any]", value)
             return [self.kept(item, shorten=shorten, depth=depth + 1) for item in items]
-        members = cast("Mapping[Any, Any]", value)
-        return {
-            check_name(name): REDACTED
-            if self.is_secret(name) and check_json(member, depth + 1) is not None
-            else self.kept(member, shorten=shorten, depth=depth + 1)
-            for name, member in members.items()
-        }
+        kept: dict[str, Any] = {}
+        for name, member in cast("Mapping[Any, Any]", value).items():
+            if self.is_secret(check_name(name)) and check_json(member, depth + 1) is not None:
+                kept[name] = REDACTED
+            elif type(member) is str and len(member) <= SHORT:  # most of them
+                kept[name] = check_text(member)
+            else:
+                kept[name] = self.kept(member, shorten=shorten, depth=depth + 1)
+        return kept
 
     def bounded(self, value: Any, max_bytes: int) -> Any:
         """`kept`, or a preview of its JSON where that is still too long. Raises ValueError for what is not JSON."""
