@@ -128,6 +128,7 @@ class Watcher:
             self._listeners.pop(listener, None)
 
     def _run(self) -> None:
+        told: object = None
         while True:
             time.sleep(LOOK_S)
             with self._lock:
@@ -136,8 +137,10 @@ class Watcher:
                     self._thread = None
                     return
             try:
-                self._look(listeners)
-                self._complaint = ""
+                now = self._manager.storage.stamp(), listeners
+                if now != told:
+                    self._look(listeners)
+                told, self._complaint = now, ""
             except StorageClosedError:
                 pass  # the server is ending
             except StorageError as error:

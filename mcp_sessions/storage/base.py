@@ -9,6 +9,7 @@ Every by-id call and query carries the owner (`as_user`, None for no restriction
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Hashable
 from types import TracebackType
 from typing import Self
 
@@ -87,8 +88,13 @@ class SessionStorage(WholeSessions, ABC):
 
         `next_cursor` is always given: the position to go on from. None means now: no items, just the position.
         Sees the commits of other processes. "" is the beginning; deletions are kept for the newest 10,000.
-        Where nothing changed it costs about two heads, whatever is stored: so it can be asked often.
         """
+
+    def stamp(self) -> Hashable:
+        """What differs once a session has changed, by whichever process; it may differ although none has. It is asked
+        several times a second, so a backend that knows something cheaper gives that.
+        """
+        return self.changes(None).next_cursor
 
     @abstractmethod
     def fork(self, session_id: str, at_seq: int | None, metadata: SessionMetadata, change: Change) -> Committed:

@@ -90,6 +90,21 @@ class Changes(Store):
         assert _since(storage, position) == {"b": None}
         assert _since(storage, later) == {"b": None}
 
+    def test_the_stamp_differs_after_every_change_by_whichever_handle(self, storage: SessionStorage) -> None:
+        with self.another(storage) as other:
+            stamps = [(storage.stamp(), other.stamp())]
+            for writer in (storage, other):
+                for change in (
+                    lambda writer=writer: writer.create(head("a")),
+                    lambda writer=writer: writer.commit("a", does(set={"k": 1})),
+                    lambda writer=writer: writer.commit("a", say(said("m"))),
+                    lambda writer=writer: writer.delete("a", does()),
+                ):
+                    change()
+                    stamps.append((storage.stamp(), other.stamp()))
+                    assert stamps[-1][0] != stamps[-2][0]
+                    assert stamps[-1][1] != stamps[-2][1]
+
     def test_a_session_made_since_the_position_is_told_from_one_that_was_there(self, storage: SessionStorage) -> None:
         def created(since: str) -> dict[str, bool]:
             return {change.session_id: change.created for change in storage.changes(since).items}

@@ -495,6 +495,13 @@ BUGS = (
     ),
     # changes
     Bug(
+        "a stamp that knows the changes of its own connection alone",
+        STORAGE,
+        'return db, db.pragma("data_version")',
+        "return db, db.total_changes()",
+        "test_the_stamp_differs_after_every_change_by_whichever_handle",
+    ),
+    Bug(
         "a new session that comes on a later page taken for one that was there",
         STORAGE,
         'pack("changes", [page[-1][0], known] if',

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Hashable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -285,6 +286,10 @@ class SQLiteSessionStorage(SessionStorage):
             ],
             next_cursor=pack("changes", [page[-1][0], known] if len(rows) > limit else now),
         )
+
+    def stamp(self) -> Hashable:
+        with self._here().readers.one() as db:
+            return db, db.pragma("data_version")  # which says something of this connection alone
 
     # owners
 
