@@ -1,7 +1,7 @@
 """The tools that the conformance suite calls by name, those that ask for nothing.
 
 What any program could bring goes in through the toolbox, and so through the adapter; what only the protocol knows
-(pictures, progress, headers) is answered beside it.
+(pictures, logs, headers) is answered beside it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import wave
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import anyio
 from mcp.server.context import ServerRequestContext
 from mcp.server.subscriptions import InMemorySubscriptionBus, PromptsListChanged, ToolsListChanged
 from mcp.types import (
@@ -75,6 +74,14 @@ def test_simple_text(call: Any) -> Any:
 def test_error_handling(call: Any) -> Any:
     """Fail."""
     raise InvalidArgumentError("This tool intentionally returns an error for testing.", argument="none")
+
+
+@TOOLBOX.tool(title="Progress", toolset=TOOLSET)
+def test_tool_with_progress(call: Any) -> Any:
+    """Report progress."""
+    for percent in (0, 50, 100):
+        call.progress(percent, 100)
+    return {"percent": 100}
 
 
 def tool(name: str, schema: dict[str, Any] | None = None, **properties: Any) -> Callable[[Call], Call]:
@@ -139,15 +146,6 @@ async def log(context: Context, _: CallToolRequestParams) -> CallToolResult:
     for text in ("Tool execution started", "Tool processing data", "Tool execution completed"):
         await context.session.send_log_message("info", text, related_request_id=context.request_id)
     return said("Logged.")
-
-
-@tool("test_tool_with_progress")
-async def report_progress(context: Context, _: CallToolRequestParams) -> CallToolResult:
-    """Report progress."""
-    for progress in (0, 50, 100):
-        await context.session.report_progress(progress, 100)
-        await anyio.sleep(0.05)  # as the suite asks for
-    return said("Done.")
 
 
 @tool("test_reconnection")
