@@ -34,6 +34,7 @@ from mcp.types import (
     JSONRPCResponse,
     jsonrpc_message_adapter,
 )
+from pydantic_core import PydanticSerializationError
 
 log = logging.getLogger(__name__)
 GRACE_S = 1.0
@@ -185,6 +186,13 @@ async def _lines(source: BinaryIO) -> AsyncGenerator[ObjectReceiveStream[bytes]]
         yield receive
 
 
+def _line(message: JSONRPCMessage) -> bytes:
+    try:
+        return message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
+    except PydanticSerializationError:  # it repeats half an emoji that was sent
+        return json.dumps(message.model_dump(mode="json", by_alias=True, exclude_unset=True)).encode() + b"\n"
+
+
 class _Wire:
     """Stdout: whole lines, in order."""
 
@@ -204,7 +212,7 @@ class _Wire:
     async def write(self, message: JSONRPCMessage) -> None:
         """Write a message. Raises OSError where nobody reads any more."""
         written = anyio.Event()
-        self._todo.put((message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n", written))
+        self._todo.put((_line(message), written))
         await written.wait()
         if self._error is not None:
             raise self._error

@@ -210,6 +210,25 @@ def test_what_json_can_say_and_a_store_cannot_keep_is_answered(shaken: Pipe, tex
     assert sentence in result["content"][0]["text"]
 
 
+@pytest.mark.parametrize(
+    ("number", "method", "params"),
+    [
+        ("half \ud83d", "half \ud83d", {}),
+        ("method", "half \ud83d", {}),
+        ("resource", "resources/read", {"uri": "session:///\ud83d"}),
+        ("prompt", "prompts/get", {"name": "half \ud83d"}),
+        ("argument", "prompts/get", {"name": "resume_session", "arguments": {"half \ud83d": "x"}}),
+    ],
+)
+def test_what_a_client_sent_is_repeated_to_it_even_if_it_is_half_an_emoji(
+    shaken: Pipe, number: str, method: str, params: dict[str, Any]
+) -> None:
+    """The answer could not be written, and the server ended."""
+    shaken.send({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
+    assert "\\ud83d" in json.dumps(shaken.answer(number)["error"])
+    assert shaken.ask("ping")["result"] == {}
+
+
 @pytest.fixture(scope="module")
 def shaken(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """One server for all the lines that it survives."""
