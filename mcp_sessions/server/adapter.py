@@ -100,8 +100,9 @@ def build_server(
     `trusted` clients, as those over stdio, are told all that is known of a store that does not work.
     """
     listed = [_listed(tool, pinned) for tool in toolbox if tool.toolset in toolsets]
-    limiter = anyio.CapacityLimiter(THREADS)
-    subscriptions = Subscriptions(manager, limiter)
+    # Whoever writes may wait for another process, and who reads does not wait behind that.
+    writing, reading = anyio.CapacityLimiter(THREADS), anyio.CapacityLimiter(THREADS)
+    subscriptions = Subscriptions(manager, reading)
 
     async def call_tool(context: Context, params: CallToolRequestParams) -> CallToolResult:
         tool = toolbox.get(params.name)
@@ -116,7 +117,7 @@ def build_server(
                 manager,
                 params.name,
                 arguments,
-                limiter=limiter,
+                limiter=reading if tool is not None and tool.reads else writing,
                 progress=_progress(context),
                 caller=_caller(context),
                 invocation_id=_idempotency_key(context),
@@ -133,11 +134,11 @@ def build_server(
     async def list_resources(context: Context, params: PaginatedRequestParams | None) -> ListResourcesResult:
         await subscriptions.lists(context)
         page = functools.partial(resources.listed, manager, params and params.cursor)
-        return await anyio.to_thread.run_sync(page, limiter=limiter)
+        return await anyio.to_thread.run_sync(page, limiter=reading)
 
     async def read_resource(context: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
         read = functools.partial(resources.read, manager, params.uri, caller=_caller(context))
-        return await anyio.to_thread.run_sync(read, limiter=limiter)
+        return await anyio.to_thread.run_sync(read, limiter=reading)
 
     async def get_prompt(context: Context, params: GetPromptRequestParams) -> GetPromptResult:
         get = functools.partial(
@@ -149,11 +150,11 @@ def build_server(
             toolsets=toolsets,
             pinned=pinned,
         )
-        return await anyio.to_thread.run_sync(get, limiter=limiter)
+        return await anyio.to_thread.run_sync(get, limiter=reading)
 
     async def complete(_context: Context, params: CompleteRequestParams) -> CompleteResult:
         find = functools.partial(completion.complete, manager, params, pinned=pinned)
-        return await anyio.to_thread.run_sync(find, limiter=limiter)
+        return await anyio.to_thread.run_sync(find, limiter=reading)
 
     return SessionsServer(
         subscriptions,

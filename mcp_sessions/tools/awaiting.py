@@ -57,9 +57,9 @@ async def _awaited(call: Call, act: Callable[[], Awaitable[Any]], limiter: anyio
     try:
         call.result = await act()
     except BaseException as error:
-        await _surely(functools.partial(call.fail, error), limiter)
+        await _surely(functools.partial(call.fail, error))
         raise
-    await _surely(call.finish, limiter)
+    await _surely(call.finish)
     return call.result
 
 
@@ -80,7 +80,7 @@ async def _begun(call: Call, begin: Callable[[], R], limiter: anyio.CapacityLimi
         raise
 
 
-async def _surely(function: Callable[[], object], limiter: anyio.CapacityLimiter) -> None:
-    """In a thread, also where the caller has been cancelled."""
+async def _surely(function: Callable[[], object], limiter: anyio.CapacityLimiter | None = None) -> None:
+    """In a thread, also where the caller has been cancelled; without the limiter, also where all others wait for it."""
     with anyio.CancelScope(shield=True):
         await anyio.to_thread.run_sync(function, limiter=limiter)

@@ -182,27 +182,28 @@ async def test_a_call_cancelled_after_its_commit_stands(
         assert manager.get_value("a", "held") == 1
 
 
-@pytest.mark.parametrize("name", ["set_at_once", "session_get"])
+@pytest.mark.parametrize(("name", "before"), [("set_at_once", "hold"), ("session_get", "read")])
 async def test_a_call_cancelled_while_it_waits_for_a_thread_is_on_record(
     manager: SessionManager,
     box: Toolbox,
     turnstile: Turnstile,
     mode: str,
     name: str,
+    before: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("mcp_sessions.server.adapter.THREADS", 1)
     async with Client(build_server(manager, box, ("core",)), mode=mode) as client:
         await client.list_tools()
         async with anyio.create_task_group() as group:
-            group.start_soon(client.call_tool, "hold", {"session_id": "a"})
+            group.start_soon(client.call_tool, before, {"session_id": "a"})
             await turnstile.somebody()
             async with given_up(client, name, client.list_tools, KEY):
                 assert stands(manager, name) == []
                 turnstile.open()
         again = await client.call_tool(name, {"session_id": "a"}, meta=KEY)
         assert not again.is_error
-    assert stands(manager, "hold") == ["ok"]
+    assert stands(manager, before) == ["ok"]
     assert stands(manager, name) == ["cancelled", "ok"]
 
 
@@ -228,7 +229,49 @@ async def test_a_retry_cancelled_while_it_waits_for_the_first_call_leaves_that_a
         assert manager.metadata("a").revision == 2
 
 
+async def test_reads_do_not_wait_behind_writes_that_wait(
+    manager: SessionManager, box: Toolbox, turnstile: Turnstile, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixty-four writes that waited for another process took every thread: for 30 s nobody was answered."""
+    monkeypatch.setattr("mcp_sessions.server.adapter.THREADS", 1)
+    async with Client(build_server(manager, box, ("core",)), mode=mode) as client, anyio.create_task_group() as group:
+        await client.list_tools()
+        group.start_soon(client.call_tool, "hold", {"session_id": "a"})
+        await turnstile.somebody()
+        with anyio.fail_after(LONG_S):
+            assert not (await client.call_tool("session_get", {"session_id": "a"})).is_error
+            assert (await client.list_resources()).resources
+            assert (await client.read_resource("session:///a")).contents
+            assert (await client.get_prompt("resume_session")).messages
+        turnstile.open()
+
+
 # slow ones
+
+
+async def test_a_slow_call_ends_although_those_who_wait_for_it_have_all_threads(
+    box: Toolbox, turnstile: Turnstile, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waited for a thread to be recorded in, and its retries had them all until they gave up."""
+    monkeypatch.setattr("mcp_sessions.server.adapter.THREADS", 1)
+    storage = AskedStorage()
+    with SessionManager(storage, clock=SetClock()) as manager:
+        manager.create_session("a")
+        async with Client(build_server(manager, box, ("core",)), mode=mode) as client:
+            await client.list_tools()
+            answers: list[bool | None] = []
+
+            async def call() -> None:
+                answers.append((await client.call_tool("hold_on", {"session_id": "a"}, meta=KEY)).is_error)
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(call)
+                await turnstile.somebody()
+                group.start_soon(call)
+                await storage.somebody()
+                turnstile.open()
+        assert answers == [False, False]
+        assert stands(manager, "hold_on") == ["ok"]
 
 
 def test_quick_calls_are_made_while_a_hundred_slow_ones_run(store: Path, desk: Desk) -> None:
