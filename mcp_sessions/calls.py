@@ -276,7 +276,7 @@ class Call:
 
     def _failed(self, error: BaseException) -> Invocation:
         status = InvocationStatus.ERROR if isinstance(error, Exception) else InvocationStatus.CANCELLED
-        failure = Failure(type=type(error).__name__, message=plain(str(error), LONGEST_ERROR))
+        failure = Failure.of(error, plain(str(error), LONGEST_ERROR))
         try:
             return self._record(status, error=failure)
         except InvalidArgumentError:

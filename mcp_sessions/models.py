@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from typing_extensions import TypedDict
 
 from ._json import canonical, check_json, check_text
-from .errors import InvalidArgumentError
+from .errors import InvalidArgumentError, StorageError
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 _GENERATED_ID = re.compile(r"(?:ses|msg|inv)_[a-z2-7]{26}\Z")
@@ -242,6 +242,14 @@ class Failure(Frozen):
 
     type: Text
     message: Text
+
+    @classmethod
+    def of(cls, error: BaseException, message: str) -> Failure:
+        """What a record says of an error. A store's own words name paths and processes, and are for the log alone:
+        everyone who may read the session reads its records.
+        """
+        text = "The store did not work." if isinstance(error, StorageError) else message
+        return cls(type=type(error).__name__, message=text)
 
 
 class Invocation(Frozen):

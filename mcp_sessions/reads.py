@@ -203,5 +203,5 @@ class ReadLog:
             started_at=since,
             duration_ms=round((self._clock() - since).total_seconds() * 1000, 3),
             result={"count": count},
-            error=Failure(type="StorageError", message=here.error),
+            error=Failure.of(StorageError(here.error), here.error),
         )

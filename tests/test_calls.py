@@ -23,6 +23,7 @@ from mcp_sessions import (
     StorageError,
 )
 from mcp_sessions.calls import HEAD, NOTE, REMOVED, REVISION, Call, Number
+from mcp_sessions.errors import StorageBusyError
 from mcp_sessions.models import Change, Invocation, Want, tokens
 from mcp_sessions.storage import MemorySessionStorage, SessionStorage
 from mcp_sessions.storage.heads import Committed
@@ -170,6 +171,15 @@ def test_conditions_are_checked_in_the_commit(manager: SessionManager) -> None:
 
 
 # what fails
+
+
+def test_what_a_store_says_of_itself_stands_in_no_record(manager: SessionManager) -> None:
+    told = "/home/ada/sessions.db is held by process 7 (python serve.py --token swordfish)"
+    with pytest.raises(StorageError, match="swordfish"), manager.call("tool", "a"):
+        raise StorageBusyError("/home/ada/sessions.db", 30.0, told)
+    record = _only(manager)
+    assert record.error is not None
+    assert (record.error.type, record.error.message) == ("StorageBusyError", "The store did not work.")
 
 
 def test_a_failure_drops_what_was_staged_and_stays_on_record(manager: SessionManager) -> None:

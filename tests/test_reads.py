@@ -310,7 +310,7 @@ def test_what_could_not_be_written_stays_queued_and_its_delay_is_on_record(
         assert (late.session_id, late.kind, late.status) == (None, "session", "error")
         assert (late.started_at, late.duration_ms, late.result) == (began, 300_000.0, {"count": 1})
         assert late.error is not None
-        assert late.error.message == "the disk is full"
+        assert (late.error.type, late.error.message) == ("StorageError", "The store did not work.")
         assert manager.reads.waiting == (0, "")
         assert all(finding.level == "ok" for finding in manager.check())
 

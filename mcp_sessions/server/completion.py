@@ -22,6 +22,8 @@ from .resources import TEMPLATES
 
 MOST = 100
 """Values in one answer, at most (MCP 2026-07-28, server/utilities/completion)."""
+LONGEST = 1_000
+"""Characters that somebody may have typed: longer than any id, tag or key."""
 NEWEST = 1_000
 """Sessions that are looked at for words and tags."""
 VARIABLES = {one.uri_template: re.findall(r"{(\w+)}", one.uri_template) for one in TEMPLATES}
@@ -35,7 +37,7 @@ def complete(
     """At most 100 values for an argument, the best first. Raises MCPError: INVALID_PARAMS for a prompt, a template or
     an argument that there is not.
     """
-    name, ref = params.argument.name, params.ref
+    name, ref, typed = params.argument.name, params.ref, params.argument.value
     kind, named, known = (
         ("prompt", ref.name, ARGUMENTS)
         if isinstance(ref, PromptReference)
@@ -49,7 +51,8 @@ def complete(
     if pinned is not None:
         given = {"session_id": pinned, **given}
     try:
-        values, total = _SOURCES.get(name, _nothing)(manager, params.argument.value, given, as_user)
+        find = _SOURCES.get(name, _nothing) if len(typed) <= LONGEST else _nothing
+        values, total = find(manager, typed, given, as_user)
     except (InvalidArgumentError, SessionNotFoundError):
         values, total = [], 0  # what can be no id, tag or key yet is one that nothing completes
     return CompleteResult(
@@ -89,7 +92,7 @@ def _keys(manager: SessionManager, typed: str, given: Mapping[str, str], as_user
 
 
 def _nothing(_manager: SessionManager, _typed: str, _given: Mapping[str, str], _as_user: str | None) -> Values:
-    """A number that nobody looks up in a list."""
+    """For a number, which nobody looks up in a list, and for what is too long to be the beginning of anything."""
     return [], 0
 
 

@@ -122,6 +122,14 @@ async def test_a_number_is_completed_with_nothing(door: Door, desk: Desk) -> Non
     assert (await completed(door.client, MESSAGE, "seq", "1", session_id="a")).values == []
 
 
+@pytest.mark.parametrize("name", ["session_id", "tag"])
+async def test_what_is_too_long_to_have_been_typed_is_completed_with_nothing(door: Door, desk: Desk, name: str) -> None:
+    desk.manager.create_session("s", tags=["s"])
+    for typed, found in (("s", ["s"]), ("s " * 500_000, [])):
+        result = await door.client.complete(PromptReference(name="resume_session"), {"name": name, "value": typed})
+        assert result.completion.values == found
+
+
 async def test_a_completed_key_makes_a_uri_that_can_be_read(door: Door, desk: Desk) -> None:
     """Expanding the template encodes the value, so encoding it before that would be once too often."""
     desk("session_create", session_id="a", data={"100% é/?#": "found"})
