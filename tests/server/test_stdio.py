@@ -125,7 +125,12 @@ def in_shell(store: Path, redirected: str, *command: str) -> subprocess.Complete
     """A server, or another command of Python, without descriptors that only a shell can take away."""
     line = f"exec {shlex.join([sys.executable, *(command or SERVE)])} {redirected}"
     return subprocess.run(
-        ["/bin/sh", "-c", line], env=environment(store), capture_output=True, text=True, check=False, timeout=LONG_S
+        ["/bin/sh", "-c", line],
+        env=environment(store),
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+        timeout=LONG_S,
     )
 
 
