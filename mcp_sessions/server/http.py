@@ -165,7 +165,6 @@ class _Uvicorn(uvicorn.Server):
         yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # that streams are cut off now is no error
         last = threading.Timer(PATIENCE_S, self._give_up)
         last.daemon = True
         last.start()
@@ -176,6 +175,8 @@ async def _end_on_signal(server: uvicorn.Server) -> None:
     try:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for caught in signals:
+                # Streams end as soon as they see this, before the server does: that they are cut off is no error.
+                logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
                 server.handle_exit(caught, None)
     except NotImplementedError:
         pass  # Windows: its event loop knows no signals, and Ctrl-C cancels from outside
