@@ -30,7 +30,7 @@ class _Place(NamedTuple):
 
 
 COMMANDS = {
-    "serve": _Place("serve", "serve", "Run the MCP server over stdio."),
+    "serve": _Place("serve", "serve", "Run the MCP server, over stdio or HTTP."),
     "demo": _Place("demo", "demo", "See it at work: a real server, killed and started again."),
     "install": _Place("install", "install", "Put mcp-sessions into the configuration of an MCP client."),
     "ls": _Place("ls", "ls", "List sessions."),
