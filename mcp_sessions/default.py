@@ -20,7 +20,7 @@ _manager: SessionManager | None = None
 
 def get_session_manager() -> SessionManager:
     """The default manager. Raises ConfigError for settings that cannot be used, StorageError."""
-    global _manager  # noqa: PLW0603
+    global _manager  # noqa: PLW0603 - the one default there is
     with _lock:
         if _manager is None:
             from .config import Settings
@@ -31,7 +31,7 @@ def get_session_manager() -> SessionManager:
 
 def set_session_manager(manager: SessionManager | None) -> None:
     """Make this the default manager; None: the next one asked for is made from the settings. Closes none."""
-    global _manager  # noqa: PLW0603
+    global _manager  # noqa: PLW0603 - the one default there is
     with _lock:
         _manager = manager
 

@@ -33,6 +33,11 @@ _CHECKED = frozenset({"tool_name", "invocation_id", "tool_call_id", "model"})
 """What else of a message `Draft.add_message` checks itself, and whole."""
 
 
+def whole(number: object) -> bool:
+    """Whether it is a whole number, whatever its type promised; True and False are none."""
+    return isinstance(number, int) and not isinstance(number, bool)
+
+
 def checked_id(some_id: Any, argument: str, max_chars: int = 128) -> str:
     """An id. Raises InvalidArgumentError for anything else, LimitError."""
     if isinstance(some_id, str) and _ID.match(some_id) and len(some_id) > max_chars:
@@ -179,7 +184,7 @@ class Draft:
         checked_key(key, self.limits)
         self.set[key] = checked_json(value, "value", self.limits.value_bytes)
         if expected_version is not None:
-            if isinstance(expected_version, bool) or not isinstance(expected_version, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+            if not whole(expected_version):
                 raise InvalidArgumentError("expected_version is not a whole number.", argument="expected_version")
             if expected_version < 0:
                 raise InvalidArgumentError("expected_version is below 0.", argument="expected_version")
@@ -196,13 +201,13 @@ class Draft:
         for name, value in fields.items():
             if value is None:
                 continue
+            self._alter[name] = value
             if name in ("purpose", "summary"):
                 checked_text(value, name, limits.metadata_bytes)
             elif name in ("tags", "add_tags", "remove_tags"):
-                value = tuple(checked_tags(value, limits, name))  # noqa: PLW2901
+                self._alter[name] = tuple(checked_tags(value, limits, name))
             elif name == "metadata":
                 checked_metadata(value, limits)
-            self._alter[name] = value
 
     def change(self, at: datetime, *, as_user: str | None = None, **conditions: Any) -> Change:
         """The change, on the conditions of Change; by default that the session has not ended."""

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, cast, get_args
 
 from pydantic import ValidationError
 
 from .calls import Call
-from .drafts import Draft, checked_id, checked_json, checked_metadata, checked_tags, checked_text
+from .drafts import Draft, checked_id, checked_json, checked_metadata, checked_tags, checked_text, whole
 from .errors import (
     ConflictError,
     InvalidArgumentError,
@@ -272,7 +272,7 @@ class SessionManager:
 
         Raises SessionNotFoundError, SessionExistsError, InvalidArgumentError.
         """
-        if at_seq is not None and (isinstance(at_seq, bool) or not isinstance(at_seq, int)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if at_seq is not None and not whole(at_seq):
             raise InvalidArgumentError(f"at_seq {at_seq!r} is not a number of a message.", argument="at_seq")
         metadata = self.forked_metadata(session_id, new_session_id, as_user=as_user)
         return self.storage.fork(session_id, at_seq, metadata, Change(at=self.clock(), as_user=as_user)).metadata
@@ -784,7 +784,7 @@ def checked_name(session_id: str) -> str:
 
 def checked_limit(limit: int) -> int:
     """A page size. Raises InvalidArgumentError for one that is not 1 to 1,000."""
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= 1000:  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not whole(limit) or not 1 <= limit <= 1000:
         raise InvalidArgumentError(f"limit {limit!r} is not between 1 and 1,000.", argument="limit")
     return limit
 
@@ -793,7 +793,7 @@ def checked_amount(amount: float | None, argument: str, most: int, unit: str) ->
     """Raise InvalidArgumentError for what is neither None nor a number from 0 to `most`."""
     if amount is None:
         return
-    if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not 0 <= amount <= most:  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not (whole(amount) or isinstance(amount, float)) or not 0 <= amount <= most:
         raise InvalidArgumentError(
             f"{argument} {str(amount)[:60]} is not between 0 and {most:,} {unit}.", argument=argument
         )
@@ -803,7 +803,7 @@ def usage_of(input: int = 0, output: int = 0, cache_read: int = 0, cache_write: 
     """Token counts. Raises InvalidArgumentError for what is not a count."""
     usage = tokens(input, output, cache_read, cache_write)
     for name, count in usage.items():
-        if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= MOST_TOKENS:
+        if not whole(count) or not 0 <= cast("int", count) <= MOST_TOKENS:
             raise InvalidArgumentError(
                 f"{name} tokens {count!r} is not a count: a whole number from 0 to {MOST_TOKENS:,}.",
                 argument=f"{name}_tokens",

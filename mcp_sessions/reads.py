@@ -154,7 +154,7 @@ class ReadLog:
             here.failed_since = here.failed_since or self._clock()
             here.error = str(error)
             # No traceback: a full disk brings one such line a second.
-            log.error("%d records of reads could not be written, and stay queued: %s", len(here.records), error)  # noqa: TRY400
+            log.error("%d records of reads could not be written, and stay queued: %s", len(here.records), error)  # noqa: TRY400 - where it was raised says nothing more
             raise
         here.failed_since, here.error = None, ""
         with here.lock:

@@ -354,7 +354,7 @@ def test_arguments_that_are_no_json_are_recorded_as_refused_and_tell_no_secret(m
 def test_what_a_tool_says_it_used_must_make_sense(manager: SessionManager) -> None:
     with pytest.raises(InvalidArgumentError, match="The record of tool: token_usage"), manager.call("tool", "a") as c:
         c.draft.set_value("k", 1)
-        c.model, c.token_usage = "gpt-4o", {"input": 1}  # type: ignore[typeddict-item]
+        c.model, c.token_usage = "gpt-4o", {"input": 1}
     record = _only(manager)
     assert (record.status, record.model, manager.get_value("a", "k")) == ("error", None, 0)
 

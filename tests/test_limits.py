@@ -213,8 +213,8 @@ BAD: dict[str, tuple[Callable[[SessionManager], object], str]] = {
     "role": (lambda m: m.add_conversation_message("a", "banana", "x"), "role 'banana' is not one of system, user"),
     "role, nearly": (lambda m: m.add_conversation_message("a", "asistant", "x"), "Did you mean 'assistant'"),
     "role, nearly an alias": (lambda m: m.add_conversation_message("a", "humans", "x"), "Did you mean 'user'"),
-    "role of another type": (lambda m: m.add_conversation_message("a", 5, "x"), "role '5' is not one of"),  # type: ignore[arg-type]
-    "content": (lambda m: m.add_conversation_message("a", "user", {"x": 1}), "content is dict, not text"),  # type: ignore[arg-type]
+    "role of another type": (lambda m: m.add_conversation_message("a", 5, "x"), "role '5' is not one of"),
+    "content": (lambda m: m.add_conversation_message("a", "user", {"x": 1}), "content is dict, not text"),
     "payload": (lambda m: m.add_conversation_message("a", "user", "x", payload=[1]), "payload is not an object"),
     "invocation_id": (lambda m: m.add_conversation_message("a", "user", "x", invocation_id="a b"), "is not an id"),
     "tool_calls": (lambda m: m.add_conversation_message("a", "user", "x", tool_calls=[{"x": 1}]), "tool_calls.0.id"),
@@ -227,10 +227,10 @@ BAD: dict[str, tuple[Callable[[SessionManager], object], str]] = {
     "key": (lambda m: m.set_value("a", "\0", 1), "key has a NUL character"),
     "version": (lambda m: m.set_value("a", "k", 1, expected_version=-1), "expected_version is below 0"),
     "tags as text": (lambda m: m.create_session(tags="abc"), "tags is text, not a list of texts"),
-    "tag of another type": (lambda m: m.create_session(tags=[["a"]]), "tags is list, not text"),  # type: ignore[list-item]
+    "tag of another type": (lambda m: m.create_session(tags=[["a"]]), "tags is list, not text"),
     "blank tag": (lambda m: m.create_session(tags=[" "]), "tags has an empty tag. Leave it out"),
-    "metadata": (lambda m: m.create_session(custom_metadata=[1]), "metadata is not an object"),  # type: ignore[arg-type]
-    "metadata, later": (lambda m: m.update_session_metadata("a", custom_metadata=[1]), "metadata is not an object"),  # type: ignore[arg-type]
+    "metadata": (lambda m: m.create_session(custom_metadata=[1]), "metadata is not an object"),
+    "metadata, later": (lambda m: m.update_session_metadata("a", custom_metadata=[1]), "metadata is not an object"),
     "parent": (lambda m: m.create_session(parent_id="a/b"), "parent_id 'a/b' is not an id"),
     "duration": (
         lambda m: m.link_invocation("a", "i", "t", duration_ms=-1),

@@ -572,7 +572,7 @@ def test_sessions_are_listed_newest_first_with_any_of_the_tags(manager: SessionM
     manager.complete_session("a")
 
     def listed(**filters: object) -> list[str]:
-        return [session.session_id for session in manager.list_sessions(**filters)]  # type: ignore[arg-type]
+        return [session.session_id for session in manager.list_sessions(**filters)]
 
     assert listed() == ["d", "a", "c", "b"]
     assert listed(user_id="ann", status="active") == ["b"]
@@ -634,21 +634,21 @@ def test_a_page_has_one_to_a_thousand_rows(manager: SessionManager, limit: objec
     manager.create_session("a")
     for ask in (manager.messages, manager.invocations):
         with pytest.raises(InvalidArgumentError, match="is not between 1 and 1,000"):
-            ask("a", limit=limit)  # type: ignore[arg-type]
+            ask("a", limit=limit)
     with pytest.raises(InvalidArgumentError, match="is not between 1 and 1,000"):
-        manager.search("x", limit=limit)  # type: ignore[arg-type]
+        manager.search("x", limit=limit)
 
 
 def test_words_that_no_question_knows_are_refused(manager: SessionManager) -> None:
     manager.create_session("a")
     with pytest.raises(InvalidArgumentError, match="roles"):
-        manager.messages("a", roles=["banana"])  # type: ignore[list-item]
+        manager.messages("a", roles=["banana"])
     with pytest.raises(InvalidArgumentError, match="order"):
-        manager.messages("a", order="sideways")  # type: ignore[arg-type]
+        manager.messages("a", order="sideways")
     with pytest.raises(InvalidArgumentError, match="status 'done' is not one of running, ok"):
         manager.invocations("a", status="done")
     with pytest.raises(InvalidArgumentError, match="kind"):
-        manager.invocations("a", kind="other")  # type: ignore[arg-type]
+        manager.invocations("a", kind="other")
     with pytest.raises(InvalidArgumentError, match="no_such_field"):
         manager.query(no_such_field=1)
     with pytest.raises(InvalidArgumentError, match="limit"):

@@ -129,8 +129,8 @@ class _Shared(MemorySessionStorage):
 
     def __init__(self, storage: SessionStorage) -> None:
         super().__init__()
-        self.commit = storage.commit  # type: ignore[method-assign]
-        self.read = storage.read  # type: ignore[method-assign]
+        self.commit = storage.commit
+        self.read = storage.read
 
 
 def test_a_read_after_closing_is_refused_and_not_kept_for_ever(clock: SetClock) -> None:

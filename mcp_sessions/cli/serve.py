@@ -45,7 +45,7 @@ def serve(transport: str, host: str | None, port: int | None, session: str | Non
 
 def _over_stdio(session: str | None, toolsets: str | None) -> None:
     for name, stream in (("stdin", sys.stdin), ("stdout", sys.stdout)):
-        if stream is None:  # pyright: ignore[reportUnnecessaryComparison]
+        if stream is None:  # pyright: ignore[reportUnnecessaryComparison] - where it is closed
             raise Failed(
                 f"{name} is closed, and MCP over stdio needs it. Let an MCP client start this, or give it a pipe."
             )

@@ -22,7 +22,7 @@ class Column:
 
 def on_terminal() -> bool:
     """Whether a person looks at stdout directly."""
-    return sys.stdout is not None and sys.stdout.isatty()  # pyright: ignore[reportUnnecessaryComparison]
+    return sys.stdout is not None and sys.stdout.isatty()  # pyright: ignore[reportUnnecessaryComparison] - None where it is closed
 
 
 def in_colour() -> bool:

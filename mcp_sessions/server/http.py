@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
 import socket
-import threading
 from collections.abc import Callable, Generator
 
 import anyio
@@ -25,13 +23,12 @@ from ..errors import ConfigError, StorageError
 from ..manager import SessionManager
 from ..web.guard import LOOPBACK, Guard, GuardedConnection, is_loopback
 from .adapter import SessionsServer
+from .ending import on_signal, soon
 from .subscriptions import Subscriptions
 
 log = logging.getLogger(__name__)
 GRACE_S = 1
 """How long connections may go on at the end."""
-PATIENCE_S = 0.75
-"""How long calls may wait for another process then."""
 MOST_CONNECTIONS = 2_000
 ENVELOPE_BYTES = 4 << 20
 """What a request may have beside the largest payload."""
@@ -62,7 +59,7 @@ def build_app(server: SessionsServer, manager: SessionManager, host: str = "127.
         ],
     )
     app = _Reaching(app, server.subscriptions)
-    return Guard(app, max_body=max_body, hosts=LOOPBACK | {f"[{host}]" if ":" in host else host.lower()})
+    return Guard(app, max_body=max_body, hosts=LOOPBACK | {_in_url(host.lower())})
 
 
 class _Reaching:
@@ -127,7 +124,12 @@ def listen(host: str, port: int) -> socket.socket:
 def url_of(bound: socket.socket) -> str:
     """Where a socket is reached: http://127.0.0.1:8765"""
     host, port = bound.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"http://{_in_url(host)}:{port}"
+
+
+def _in_url(host: str) -> str:
+    """A host as urls and Host headers have it."""
+    return f"[{host.strip('[]')}]" if ":" in host else host
 
 
 async def serve(app: ASGIApp, bound: socket.socket, give_up: Callable[[], None]) -> None:
@@ -148,7 +150,7 @@ async def serve(app: ASGIApp, bound: socket.socket, give_up: Callable[[], None])
     )
     server = _Uvicorn(config, give_up)
     async with anyio.create_task_group() as group:
-        group.start_soon(_end_on_signal, server)
+        group.start_soon(on_signal, server.end)
         await server.serve([bound])
         group.cancel_scope.cancel()
 
@@ -164,19 +166,12 @@ class _Uvicorn(uvicorn.Server):
     def capture_signals(self) -> Generator[None]:
         yield
 
+    def end(self, caught: int) -> bool:
+        # Streams end as soon as they see this, before the server does: that they are cut off is no error.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        self.handle_exit(caught, None)
+        return False  # a second one ends it at once
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        last = threading.Timer(PATIENCE_S, self._give_up)
-        last.daemon = True
-        last.start()
+        soon(self._give_up)
         await super().shutdown(sockets)
-
-
-async def _end_on_signal(server: uvicorn.Server) -> None:
-    try:
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async for caught in signals:
-                # Streams end as soon as they see this, before the server does: that they are cut off is no error.
-                logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-                server.handle_exit(caught, None)
-    except NotImplementedError:
-        pass  # Windows: its event loop knows no signals, and Ctrl-C cancels from outside

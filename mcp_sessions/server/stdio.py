@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import queue
-import signal
 import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
@@ -36,11 +35,11 @@ from mcp.types import (
 )
 from pydantic_core import PydanticSerializationError
 
+from .ending import on_signal, soon
+
 log = logging.getLogger(__name__)
 GRACE_S = 1.0
 """How long answers that are due at the end are waited for; an MCP client kills after two seconds."""
-PATIENCE_S = 0.75
-"""How long calls may wait for another process then: those that are given up can still be answered."""
 
 
 async def serve(server: Server[Any], source: BinaryIO, sink: BinaryIO, give_up: Callable[[], None]) -> None:
@@ -52,15 +51,17 @@ async def serve(server: Server[Any], source: BinaryIO, sink: BinaryIO, give_up: 
     from_server, to_client = anyio.create_memory_object_stream[SessionMessage](0)
     due, reading = _Due(), anyio.CancelScope()
 
+    def end(_signal: int) -> bool:
+        reading.cancel()
+        return True
+
     async def take_in() -> None:
         async with to_server, from_server.clone() as answers:
             with reading:
                 async with _lines(source) as lines:
                     async for line in lines:
                         await _pass_on(line, to_server, answers, due)
-            last = threading.Timer(PATIENCE_S, give_up)
-            last.daemon = True
-            last.start()
+            soon(give_up)
             with anyio.move_on_after(GRACE_S):
                 await due.nothing()
 
@@ -76,21 +77,11 @@ async def serve(server: Server[Any], source: BinaryIO, sink: BinaryIO, give_up: 
                 due.answered(message.message)
 
     async with anyio.create_task_group() as group:
-        group.start_soon(_cancel_on_signal, reading)
+        group.start_soon(on_signal, end)
         group.start_soon(take_in)
         group.start_soon(give_out)
         await server.run(from_client, from_server, server.create_initialization_options())
         group.cancel_scope.cancel()
-
-
-async def _cancel_on_signal(scope: anyio.CancelScope) -> None:
-    try:
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async for _ in signals:
-                scope.cancel()
-                return
-    except NotImplementedError:
-        pass  # Windows: its event loop knows no signals, and Ctrl-C cancels from outside
 
 
 async def _pass_on(
@@ -162,7 +153,11 @@ class _Due:
         await self._nothing.wait()
 
     def _remove(self, id: Any) -> None:
-        self._ids -= Counter([str(id)])  # what is not there stays so
+        key = str(id)
+        if self._ids[key] > 1:
+            self._ids[key] -= 1
+        else:
+            del self._ids[key]  # a Counter passes over what is not there
         if not self._ids:
             self._nothing.set()
 

@@ -145,7 +145,7 @@ class Watcher:
                 pass  # the server is ending
             except StorageError as error:
                 self._complain(str(error))
-            except Exception as error:
+            except Exception as error:  # the door of this thread: one look that fails is not the last
                 self._complain(repr(error))
 
     def _complain(self, text: str) -> None:

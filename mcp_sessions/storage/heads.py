@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from .._json import decode, encode
 from ..errors import (
@@ -242,11 +242,9 @@ def _count(
             cost = nanos(new.get("estimated_cost", head["estimated_cost"])) + now.cost - old.cost
             new["estimated_cost"] = cost / NANO
         if now.usage != old.usage:
-            usage = new.get("token_usage", head["token_usage"])
-            new["token_usage"] = {
-                name: count + now.usage[name] - old.usage[name]  # type: ignore[literal-required]
-                for name, count in usage.items()
-            }
+            usage: Mapping[str, int] = new.get("token_usage", head["token_usage"])
+            gone, come = cast("Mapping[str, int]", old.usage), cast("Mapping[str, int]", now.usage)
+            new["token_usage"] = {name: count + come[name] - gone[name] for name, count in usage.items()}
         if now.calls:
             used: list[str] = new.get("tools_used", head["tools_used"])
             if record.tool_name not in used and len(used) < max_tools:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from .._json import decode, encode
 from ..errors import (
@@ -746,8 +746,8 @@ class _Sum:
         self.duration_us += round((record.duration_ms or 0.0) * 1000) if work else 0
         self.cost += nanos(record.cost or 0.0)
         self.unpriced += unpriced(record)
-        for name, count in (record.token_usage or tokens()).items():
-            self.usage[name] += count  # type: ignore[operator]
+        for name, count in cast("Mapping[str, int]", record.token_usage or tokens()).items():
+            self.usage[name] += count
 
     def value(self, group: str | None) -> Totals:
         return Totals(

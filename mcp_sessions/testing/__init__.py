@@ -7,6 +7,6 @@ import pytest
 # Before they are imported: so that a failing assert in them says what it saw.
 pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in iter_modules(__path__)))
 
-from .kit import StorageKit  # noqa: E402
+from .kit import StorageKit  # noqa: E402 - see above
 
 __all__ = ["StorageKit"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from .._json import canonical
 from ..calls import HEAD, NOTE, REVISION, Call, Number
@@ -248,7 +248,7 @@ def _kind(value: Any) -> str:
         case str():
             return f"text, {len(value):,} characters"
         case dict():
-            return f"object, {len(value):,} keys"  # pyright: ignore[reportUnknownArgumentType]
+            return f"object, {len(cast('dict[str, Any]', value)):,} keys"
         case _:
             return f"array, {len(value):,} items"
 

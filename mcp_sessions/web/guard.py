@@ -123,7 +123,8 @@ class GuardedConnection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Take what came; the time for a head begins with its first byte."""
         super().data_received(data)
-        if self.cycle is None or self.cycle.response_complete:  # pyright: ignore[reportUnnecessaryComparison]
+        cycle: Any = self.cycle  # None before the first request
+        if cycle is None or cycle.response_complete:
             self._wait_for_head()
         else:
             self._stop_waiting()

@@ -85,7 +85,7 @@ class OpenAIAgents(Store):
     """SQLiteSession: messages alone."""
 
     def __init__(self, folder: Path) -> None:
-        from agents import SQLiteSession  # pyright: ignore[reportMissingImports]
+        from agents import SQLiteSession
 
         self._session = SQLiteSession("long", folder / "openai.db")
         self._runner = asyncio.Runner()
@@ -114,9 +114,9 @@ class LangGraph(Store):
     def __init__(self, folder: Path) -> None:
         import sqlite3
 
-        from langgraph.checkpoint.base import empty_checkpoint  # pyright: ignore[reportMissingImports]
-        from langgraph.checkpoint.sqlite import SqliteSaver  # pyright: ignore[reportMissingImports]
-        from langgraph.store.sqlite import SqliteStore  # pyright: ignore[reportMissingImports]
+        from langgraph.checkpoint.base import empty_checkpoint
+        from langgraph.checkpoint.sqlite import SqliteSaver
+        from langgraph.store.sqlite import SqliteStore
 
         self._checkpoint = empty_checkpoint
         self._saver = SqliteSaver(sqlite3.connect(folder / "saver.db", check_same_thread=False))
@@ -166,11 +166,11 @@ class Agno(Store):
     """SqliteDb: a message is a run; a key stands in session_data, which is written whole."""
 
     def __init__(self, folder: Path) -> None:
-        from agno.db.base import SessionType  # pyright: ignore[reportMissingImports]
-        from agno.db.sqlite import SqliteDb  # pyright: ignore[reportMissingImports]
-        from agno.models.message import Message  # pyright: ignore[reportMissingImports]
-        from agno.run.agent import RunOutput  # pyright: ignore[reportMissingImports]
-        from agno.session import AgentSession  # pyright: ignore[reportMissingImports]
+        from agno.db.base import SessionType
+        from agno.db.sqlite import SqliteDb
+        from agno.models.message import Message
+        from agno.run.agent import RunOutput
+        from agno.session import AgentSession
 
         self._db = SqliteDb(db_file=str(folder / "agno.db"))
         self._kind = SessionType.AGENT
@@ -220,10 +220,10 @@ class GoogleADK(Store):
     """DatabaseSessionService: everything is an event; a key is one that carries a change of state."""
 
     def __init__(self, folder: Path) -> None:
-        from google.adk.events import Event, EventActions  # pyright: ignore[reportMissingImports]
-        from google.adk.sessions import DatabaseSessionService  # pyright: ignore[reportMissingImports]
-        from google.adk.sessions.base_session_service import GetSessionConfig  # pyright: ignore[reportMissingImports]
-        from google.genai.types import Content, Part  # pyright: ignore[reportMissingImports]
+        from google.adk.events import Event, EventActions
+        from google.adk.sessions import DatabaseSessionService
+        from google.adk.sessions.base_session_service import GetSessionConfig
+        from google.genai.types import Content, Part
 
         self._service = DatabaseSessionService(f"sqlite+aiosqlite:///{folder / 'adk.db'}")
         self._event, self._actions, self._config = Event, EventActions, GetSessionConfig

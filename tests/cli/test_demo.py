@@ -84,7 +84,7 @@ def test_its_account_names_real_modules_of_this_python_with_their_real_size(show
 
 
 def test_its_account_names_real_uses(shown: Shown) -> None:
-    file, line = re.search(r"functools\.wraps +\d+ +(\S+):(\d+)", shown.account).groups()  # type: ignore[union-attr]
+    file, line = re.search(r"functools\.wraps +\d+ +(\S+):(\d+)", shown.account).groups()
     assert "wraps" in (LOOKED_AT / file).read_text(encoding="utf-8").splitlines()[int(line) - 1]
 
 

@@ -56,13 +56,13 @@ class Ear:
 async def subscribe(client: Client, uri: str) -> None:
     """As clients of the old era do."""
     with pytest.warns(MCPDeprecationWarning):
-        await client.subscribe_resource(uri)  # pyright: ignore[reportDeprecated]
+        await client.subscribe_resource(uri)
 
 
 async def unsubscribe(client: Client, uri: str) -> None:
     """As clients of the old era do."""
     with pytest.warns(MCPDeprecationWarning):
-        await client.unsubscribe_resource(uri)  # pyright: ignore[reportDeprecated]
+        await client.unsubscribe_resource(uri)
 
 
 @asynccontextmanager

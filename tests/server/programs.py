@@ -68,7 +68,7 @@ def serve_without_signals() -> None:
     def add_signal_handler(*_: object) -> None:
         raise NotImplementedError
 
-    asyncio.SelectorEventLoop.add_signal_handler = add_signal_handler  # type: ignore[method-assign]
+    asyncio.SelectorEventLoop.add_signal_handler = add_signal_handler
     from mcp_sessions.cli import main
 
     main(["serve"])

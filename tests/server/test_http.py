@@ -120,7 +120,7 @@ async def test_a_signal_ends_it_whoever_is_connected(port: Port, desk: Desk, end
 def answer_rest(connection: object) -> bytes:
     """What still comes until the other side closes."""
     said = b""
-    while data := connection.recv(65_536):  # type: ignore[attr-defined]
+    while data := connection.recv(65_536):
         said += data
     return said
 
@@ -156,7 +156,7 @@ def test_calls_that_were_accepted_are_finished_and_on_record(port: Port, desk: D
         calls = [threads.submit(called, port, "session_add_message", **message) for _ in range(200)]
         until(lambda: sum(call.done() for call in calls) > 20)
         assert port.end(signal.SIGTERM) == 0
-    told = [call.result()["structuredContent"]["seq"] for call in calls if call.result() is not None]  # type: ignore[index]
+    told = [call.result()["structuredContent"]["seq"] for call in calls if call.result() is not None]
     there = {message.seq for message in desk.manager.messages("a", limit=1000).items}
     assert len(told) > 20
     assert set(told) <= there

@@ -73,7 +73,7 @@ def open_and_write(name: str, each: int) -> None:
 
 def append(path: str, session_id: str, name: str, count: int, durability: str = "full") -> None:
     """Append `count` messages (0: go on for ever), and tell of each after it is committed."""
-    with SQLiteSessionStorage(path, durability=durability) as storage:  # type: ignore[arg-type]
+    with SQLiteSessionStorage(path, durability=durability) as storage:
         say("ready")
         hear()
         number = 0
@@ -198,7 +198,7 @@ def with_failing_syncs(path: str) -> None:
 def count_syncs(path: str, durability: str, commits: int) -> None:
     """The syncs of so many commits, one after the other, and what SQLite says of its settings."""
     vfs = SyncVFS()
-    storage = SQLiteSessionStorage(path, durability=durability)  # type: ignore[arg-type]
+    storage = SQLiteSessionStorage(path, durability=durability)
     new_session(storage, "a")
     vfs.syncs.clear()
     for number in range(commits):
@@ -382,7 +382,7 @@ def delete_and_stop(path: str, session_id: str, pieces: int) -> None:
         gone += 1
         return purge(db)
 
-    storage._writing.purge = slowly  # type: ignore[method-assign]
+    storage._writing.purge = slowly
     storage.delete(session_id, Change(at=AT))
 
 

@@ -105,7 +105,7 @@ def test_the_settings_of_the_writer_are_in_force_and_a_commit_syncs_as_often_as_
 
 def test_a_storage_opened_by_url_has_the_durability_that_was_asked_for(tmp_path: Path) -> None:
     for durability, synchronous in (("full", 2), ("process", 1)):
-        storage = open_storage(f"sqlite://{tmp_path}/s.db", durability=durability)  # type: ignore[arg-type]
+        storage = open_storage(f"sqlite://{tmp_path}/s.db", durability=durability)
         assert isinstance(storage, SQLiteSessionStorage)
         assert storage._here().writer.run(lambda db: db.pragma("synchronous")) == synchronous
         storage.close()
