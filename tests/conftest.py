@@ -25,7 +25,7 @@ def _own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in os.environ:
         if name.upper().startswith(("MCP_SESSIONS_", "WORKFLOW_SESSION_")):
             monkeypatch.delenv(name)
-    for name in ("NO_COLOR", "FORCE_COLOR"):  # a test that wants one says so
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"):  # a test that wants one says so
         monkeypatch.delenv(name, raising=False)
     for name in ("HOME", "USERPROFILE", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "APPDATA", "LOCALAPPDATA"):
         monkeypatch.setenv(name, str(tmp_path / "home"))
