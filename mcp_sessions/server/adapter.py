@@ -22,6 +22,7 @@ from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.models import InitializationOptions
 from mcp.types import (
+    CONNECTION_CLOSED,
     INTERNAL_ERROR,
     INVALID_PARAMS,
     CallToolRequestParams,
@@ -48,6 +49,7 @@ from ..tools import Tool, Toolbox
 from ..tools.awaiting import Progress, invoke_async
 from . import completion, prompts, resources
 from .answers import ROOM, answer, broken, refusal
+from .ending import InFlight
 from .icons import SESSIONS
 from .subscriptions import Subscriptions
 from .texts import DESCRIPTION, TITLE, instructions
@@ -73,11 +75,12 @@ R = TypeVar("R")
 
 
 class SessionsServer(Server[TaskGroup]):
-    """An MCP server; `subscriptions` knows who is told of what changes."""
+    """An MCP server; `subscriptions` knows who is told of what changes, `calls` which tools are at work."""
 
-    def __init__(self, subscriptions: Subscriptions, **given: Any) -> None:
+    def __init__(self, subscriptions: Subscriptions, calls: InFlight, **given: Any) -> None:
         super().__init__("mcp-sessions", lifespan=subscriptions.lifespan, **given)
         self.subscriptions = subscriptions
+        self.calls = calls
 
     def create_initialization_options(
         self, notification_options: NotificationOptions | None = None, *args: Any, **more: Any
@@ -102,7 +105,7 @@ def build_server(
     listed = [_listed(tool, pinned) for tool in toolbox if tool.toolset in toolsets]
     # Whoever writes may wait for another process, and who reads does not wait behind that.
     writing, reading = anyio.CapacityLimiter(THREADS), anyio.CapacityLimiter(THREADS)
-    subscriptions = Subscriptions(manager, reading)
+    subscriptions, calls = Subscriptions(manager, reading), InFlight()
 
     async def call_tool(context: Context, params: CallToolRequestParams) -> CallToolResult:
         tool = toolbox.get(params.name)
@@ -158,6 +161,7 @@ def build_server(
 
     return SessionsServer(
         subscriptions,
+        calls,
         version=version("mcp-sessions"),
         title=TITLE,
         description=DESCRIPTION,
@@ -165,7 +169,7 @@ def build_server(
         icons=[SESSIONS],
         cache_hints=CACHE_HINTS,
         on_list_tools=_fixed(ListToolsResult(tools=listed)),
-        on_call_tool=_guarded(call_tool, trusted),
+        on_call_tool=_guarded(_in_flight(calls, call_tool), trusted),
         on_list_resources=_guarded(list_resources, trusted),
         on_list_resource_templates=_fixed(ListResourceTemplatesResult(resource_templates=resources.TEMPLATES)),
         on_read_resource=_guarded(read_resource, trusted),
@@ -187,6 +191,15 @@ def _fixed(result: R) -> Callable[[Context, PaginatedRequestParams | None], Awai
         return result
 
     return fixed
+
+
+def _in_flight(calls: InFlight, handler: Callable[[Context, P], Awaitable[R]]) -> Callable[[Context, P], Awaitable[R]]:
+    async def in_flight(context: Context, params: P) -> R:
+        with calls.one():
+            return await handler(context, params)
+        raise MCPError(CONNECTION_CLOSED, "The server ended before the call did, which was cancelled. Call again.")
+
+    return in_flight
 
 
 def _guarded(handler: Callable[[Context, P], Awaitable[R]], trusted: bool) -> Callable[[Context, P], Awaitable[R]]:

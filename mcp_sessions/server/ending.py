@@ -1,15 +1,49 @@
-"""How a server ends: SIGTERM and SIGINT ask for it, and soon after nothing waits for other processes any longer."""
+"""How a server ends: SIGTERM and SIGINT ask for it, what is in flight may finish for a moment and is cancelled then,
+and soon nothing waits for other processes any longer.
+"""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 
 import anyio
 
 PATIENCE_S = 0.75
 """How long calls may wait for another process at the end: those that are given up can still be answered."""
+
+
+class InFlight:
+    """What has begun and not ended: it can be waited for, and cancelled."""
+
+    def __init__(self) -> None:
+        self._scopes = set[anyio.CancelScope]()
+        self._nothing: anyio.Event | None = None
+
+    @contextmanager
+    def one(self) -> Generator[None]:
+        """One more until the block ends; where `cancel` ended it, what stands behind the block goes on."""
+        with anyio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                yield
+            finally:
+                self._scopes.remove(scope)
+                if not self._scopes and self._nothing is not None:
+                    self._nothing.set()
+
+    async def nothing(self) -> None:
+        """Wait until there is nothing in flight."""
+        while self._scopes:
+            self._nothing = anyio.Event()
+            await self._nothing.wait()
+
+    def cancel(self) -> None:
+        """End what is in flight."""
+        for scope in self._scopes:
+            scope.cancel()
 
 
 async def on_signal(act: Callable[[int], bool]) -> None:

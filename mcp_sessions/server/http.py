@@ -23,19 +23,23 @@ from ..errors import ConfigError, StorageError
 from ..manager import SessionManager
 from ..web.guard import LOOPBACK, Guard, GuardedConnection, is_loopback
 from .adapter import SessionsServer
-from .ending import on_signal, soon
+from .ending import InFlight, on_signal, soon
 from .subscriptions import Subscriptions
 
 log = logging.getLogger(__name__)
-GRACE_S = 1
-"""How long connections may go on at the end."""
+GRACE_S = 1.0
+"""How long calls may go on at the end."""
+ANSWER_S = 0.25
+"""How long the answers to them may take then."""
+END_S = 2
+"""After this, whatever did not end is left behind."""
 MOST_CONNECTIONS = 2_000
 ENVELOPE_BYTES = 4 << 20
 """What a request may have beside the largest payload."""
 _UNGUARDED = TransportSecuritySettings(enable_dns_rebinding_protection=False)
 
 
-def build_app(server: SessionsServer, manager: SessionManager, host: str = "127.0.0.1") -> ASGIApp:
+def build_app(server: SessionsServer, manager: SessionManager, host: str = "127.0.0.1") -> Ending:
     """The ASGI application that serves `server` at all its addresses; every route of it is guarded."""
     max_body = manager.limits.payload_bytes + ENVELOPE_BYTES
     sse = SseServerTransport("/messages/", _UNGUARDED, max_body)
@@ -59,7 +63,32 @@ def build_app(server: SessionsServer, manager: SessionManager, host: str = "127.
         ],
     )
     app = _Reaching(app, server.subscriptions)
-    return Guard(app, max_body=max_body, hosts=LOOPBACK | {_in_url(host.lower())})
+    return Ending(Guard(app, max_body=max_body, hosts=LOOPBACK | {_in_url(host.lower())}), server.calls)
+
+
+class Ending:
+    """An application that can end: calls first, and then the streams, which else go on."""
+
+    def __init__(self, app: ASGIApp, calls: InFlight) -> None:
+        self._app = app
+        self._calls = calls
+        self._requests = InFlight()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        with self._requests.one():
+            await self._app(scope, receive, send)
+
+    async def end(self) -> None:
+        """Cancel calls that do not finish within the grace, let all be answered, and end every request."""
+        with anyio.move_on_after(GRACE_S):
+            await self._calls.nothing()
+        self._calls.cancel()
+        with anyio.move_on_after(ANSWER_S):
+            await self._requests.nothing()
+        self._requests.cancel()
 
 
 class _Reaching:
@@ -132,9 +161,9 @@ def _in_url(host: str) -> str:
     return f"[{host.strip('[]')}]" if ":" in host else host
 
 
-async def serve(app: ASGIApp, bound: socket.socket, give_up: Callable[[], None]) -> None:
+async def serve(app: Ending, bound: socket.socket, give_up: Callable[[], None]) -> None:
     """Serve until SIGTERM or SIGINT: done in two seconds, whoever is connected. Calls that were accepted may finish
-    within one of them; soon after the end begins, `give_up` is called from a thread.
+    within one of them, and are cancelled else; soon after the end begins, `give_up` is called from a thread.
     """
     config = uvicorn.Config(
         app,
@@ -146,9 +175,9 @@ async def serve(app: ASGIApp, bound: socket.socket, give_up: Callable[[], None])
         server_header=False,
         proxy_headers=False,
         limit_concurrency=MOST_CONNECTIONS,
-        timeout_graceful_shutdown=GRACE_S,
+        timeout_graceful_shutdown=END_S,
     )
-    server = _Uvicorn(config, give_up)
+    server = _Uvicorn(config, app, give_up)
     async with anyio.create_task_group() as group:
         group.start_soon(on_signal, server.end)
         await server.serve([bound])
@@ -158,20 +187,26 @@ async def serve(app: ASGIApp, bound: socket.socket, give_up: Callable[[], None])
 class _Uvicorn(uvicorn.Server):
     """Leaves signals to us: its own way is to raise them again at the end, when the store is not closed yet."""
 
-    def __init__(self, config: uvicorn.Config, give_up: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, app: Ending, give_up: Callable[[], None]) -> None:
         super().__init__(config)
+        self._app = app
         self._give_up = give_up
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
         yield
 
-    def end(self, caught: int) -> bool:
-        # Streams end as soon as they see this, before the server does: that they are cut off is no error.
+    def end(self, _caught: int) -> bool:
+        # That streams are cut off is no error.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-        self.handle_exit(caught, None)
-        return False  # a second one ends it at once
+        # Not by `handle_exit`, which the SDK's streams listen to: they would end before what is due on them is sent.
+        self.force_exit = self.should_exit  # a second one ends it at once
+        self.should_exit = True
+        return False
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         soon(self._give_up)
-        await super().shutdown(sockets)
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._app.end)
+            await super().shutdown(sockets)
+            group.cancel_scope.cancel()

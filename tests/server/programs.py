@@ -5,23 +5,23 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import Any
+import time
+from typing import TYPE_CHECKING, Any
 
 from mcp_sessions.server.descriptors import take_stdio
+
+if TYPE_CHECKING:
+    from mcp_sessions.tools import Toolbox
 
 CHILD = (
     "import os, sys; print('child on stdout', flush=True); os.write(1, b'child on 1'); print(repr(sys.stdin.read()))"
 )
 
 
-def serve_more(storage: str) -> None:
-    """A server of our tools and of some more: one breaks, one prints, one is slow until another one lets it go on."""
-    source, sink = take_stdio()
+def more_tools() -> Toolbox:
+    """Our tools and some more: one breaks, one prints, one is slow until another one lets it go on."""
     import anyio
 
-    from mcp_sessions import SessionManager, open_storage
-    from mcp_sessions.server import stdio
-    from mcp_sessions.server.adapter import build_server
     from mcp_sessions.tools import SESSION_TOOLS, Toolbox
 
     box = Toolbox(SESSION_TOOLS)
@@ -56,9 +56,46 @@ def serve_more(storage: str) -> None:
         released.set()
         return {}
 
+    return box
+
+
+def serve_more(storage: str) -> None:
+    """A server of more tools over stdio."""
+    source, sink = take_stdio()
+    import anyio
+
+    from mcp_sessions import SessionManager, open_storage
+    from mcp_sessions.server import stdio
+    from mcp_sessions.server.adapter import build_server
+
     with SessionManager(open_storage(storage, durability="process")) as manager:
-        server = build_server(manager, box, ("core", "test"))
+        server = build_server(manager, more_tools(), ("core", "test"))
         anyio.run(stdio.serve, server, source, sink, manager.storage.give_up)
+
+
+def serve_more_over_http(storage: str) -> None:
+    """A server of more tools over HTTP, and of one that is not done before the server has begun to end."""
+    import anyio
+
+    from mcp_sessions import SessionManager, open_storage
+    from mcp_sessions.server import http
+    from mcp_sessions.server.adapter import build_server
+
+    box = more_tools()
+    with http.listen("127.0.0.1", 0) as bound, SessionManager(open_storage(storage, durability="process")) as manager:
+
+        @box.tool(title="Outlast", toolset="test")
+        def outlasting(call: Any, session_id: str) -> Any:
+            """Say something once nobody new is let in."""
+            call.manager.set_value(session_id, "outlasting", value=True)
+            while bound.fileno() >= 0:
+                time.sleep(0.01)
+            call.draft.add_message("assistant", "done at the end")
+            return {"session_id": session_id}
+
+        app = http.build_app(build_server(manager, box, ("core", "test")), manager)
+        sys.stderr.write(f"{http.url_of(bound)}/mcp\n")
+        anyio.run(http.serve, app, bound, manager.storage.give_up)
 
 
 def serve_without_signals() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -11,7 +12,8 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
-from mcp import Client
+from mcp import Client, MCPError
+from mcp.client.sse import sse_client
 
 from mcp_sessions import MemorySessionStorage, SessionManager
 from mcp_sessions.calls import Call
@@ -23,6 +25,7 @@ from mcp_sessions.tools import SESSION_TOOLS, Toolbox
 from tests.processes import LONG_S
 from tests.server.conftest import Door
 from tests.server.pipes import Pipe, program
+from tests.server.ports import Port
 from tests.stores import SetClock
 from tests.tools.desk import Desk
 
@@ -310,6 +313,43 @@ def test_slow_calls_are_cancelled_where_the_server_ends(store: Path, desk: Desk)
         assert "Traceback" not in server.errors()
     assert {record.status.value for record in desk.records("a", tool="waiting")} == {"cancelled"}
     assert desk.head("a").message_count == 0
+
+
+@pytest.mark.parametrize(
+    ("how", "ending"), [("auto", signal.SIGTERM), ("legacy", signal.SIGINT), ("sse", signal.SIGTERM)]
+)
+async def test_at_the_end_of_a_server_over_http_short_calls_finish_and_slow_ones_are_cancelled(
+    store: Path, desk: Desk, how: str, ending: int
+) -> None:
+    desk("session_create", session_id="a")
+    with Port(store, command=program("serve_more_over_http", sqlite_url(store))) as port:
+        client = Client(sse_client(f"{port.url}/sse")) if how == "sse" else Client(f"{port.url}/mcp", mode=how)
+        refusals: list[str] = []
+
+        async def wait() -> None:
+            with pytest.raises(MCPError) as refused:
+                await client.call_tool("waiting", {"session_id": "a"})
+            refusals.append(refused.value.message)
+
+        async def outlast() -> None:
+            assert not (await client.call_tool("outlasting", {"session_id": "a"})).is_error
+
+        async with client:
+            await client.list_tools()
+            async with anyio.create_task_group() as group:
+                for _ in range(10):
+                    group.start_soon(wait)
+                group.start_soon(outlast)
+                while len(desk.records("a", tool="waiting")) < 10 or desk.head("a").revision < 2:
+                    await anyio.lowlevel.checkpoint()
+                assert await anyio.to_thread.run_sync(port.end, ending) == 0
+        assert port.errors().count("\n") == 1, port.errors()
+    assert refusals == ["The server ended before the call did, which was cancelled. Call again."] * 10
+    slow = desk.records("a", tool="waiting")
+    assert {record.status.value for record in slow} == {"cancelled"}
+    assert not any(desk.manager.storage.alive(str(record.owner)) for record in slow)
+    assert [record.status.value for record in desk.records("a", tool="outlasting")] == ["ok"]
+    assert [message.content for message in desk.manager.messages("a").items] == ["done at the end"]
 
 
 async def test_a_slow_call_is_made_once_under_its_key(manager: SessionManager, box: Toolbox, mode: str) -> None:
