@@ -14,6 +14,7 @@ from ._json import check_json, check_text, encode
 from .errors import InvalidArgumentError, LimitError
 from .models import (
     ID_PATTERN,
+    OTHER_ROLES,
     Alter,
     Change,
     ConversationMessage,
@@ -27,7 +28,6 @@ from .models import (
 from .session import Clock, new_id, utc_now
 
 _ID = re.compile(ID_PATTERN.removesuffix("$") + r"\Z")
-ROLES = {"human": "user", "ai": "assistant", "developer": "system"}
 _KNOWN_ROLES = ("system", "user", "assistant", "tool")
 _CHECKED = frozenset({"tool_name", "invocation_id", "tool_call_id", "model"})
 """What else of a message `Draft.add_message` checks itself, and whole."""
@@ -111,10 +111,10 @@ def checked_metadata(metadata: Any, limits: Limits) -> Mapping[str, Any]:
 
 def checked_role(role: Any) -> str:
     """A role; `human`, `ai` and `developer` are other words for three of them. Raises InvalidArgumentError."""
-    known = ROLES.get(role, role) if isinstance(role, str) else role
+    known = OTHER_ROLES.get(role, role) if isinstance(role, str) else role
     if known not in _KNOWN_ROLES:
-        close = difflib.get_close_matches(str(role), [*_KNOWN_ROLES, *ROLES], 1)
-        hint = f" Did you mean '{ROLES.get(close[0], close[0])}'?" if close else ""
+        close = difflib.get_close_matches(str(role), [*_KNOWN_ROLES, *OTHER_ROLES], 1)
+        hint = f" Did you mean '{OTHER_ROLES.get(close[0], close[0])}'?" if close else ""
         raise InvalidArgumentError(
             f"role {str(role)[:60]!r} is not one of {', '.join(_KNOWN_ROLES)}.{hint}", argument="role"
         )

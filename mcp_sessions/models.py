@@ -52,6 +52,8 @@ MOST_NANO_USD = 1 << 62
 Milliseconds = Annotated[float, Field(ge=0, le=LONGEST_MS)]
 Usd = Annotated[float, Field(ge=0, le=MOST_USD)]
 Role = Literal["system", "user", "assistant", "tool"]
+OTHER_ROLES: dict[str, Role] = {"human": "user", "ai": "assistant", "developer": "system"}
+"""Other words for roles."""
 
 
 class Frozen(BaseModel):

@@ -6,6 +6,8 @@ processes that save copies of one session both keep their messages; nothing is e
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -46,6 +48,12 @@ def utc_now() -> datetime:
 def new_id(prefix: str) -> str:
     """`prefix_` and 26 characters of base32: 130 random bits, lower case because file systems and hosts fold it."""
     return f"{prefix}_{os.urandom(26).translate(_BASE32).decode()}"
+
+
+def derived_id(prefix: str, *parts: str) -> str:
+    """An id of the shape that `new_id` gives, always the same for the same parts."""
+    digest = hashlib.sha256("\0".join(parts).encode()).digest()
+    return f"{prefix}_{base64.b32encode(digest).decode().lower()[:26]}"
 
 
 class Session:
