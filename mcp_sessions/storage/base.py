@@ -129,9 +129,9 @@ class SessionStorage(WholeSessions, ABC):
         """Look for damage, all of it: the store's own integrity, search, counts. Reads everything."""
 
     def give_up(self) -> None:
-        """Before the end: whoever waits for another process is refused now, and so is whoever writes after that.
+        """Before the end: whoever waits for another process is refused now, and so is whoever would have to wait later.
 
-        May be called from any thread; waits for nobody, and changes nothing where nobody waits.
+        May be called from any thread; waits for nobody, and changes nothing where nobody has to wait.
         """
 
     @abstractmethod

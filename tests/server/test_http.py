@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from mcp_sessions.server.http import build_app
 from mcp_sessions.storage import SQLiteSessionStorage
 from mcp_sessions.tools import SESSION_TOOLS
 from tests.processes import LONG_S, Child, until
-from tests.storage.programs import hold_gate
+from tests.storage.programs import hold_gate, hold_lock
 from tests.tools.desk import Desk
 
 from .conftest import Door
@@ -165,11 +165,14 @@ def test_calls_that_were_accepted_are_finished_and_on_record(port: Port, desk: D
     assert len(records) == len(there)
 
 
-async def test_who_holds_the_gate_does_not_hold_up_the_end(port: Port, store: Path, desk: Desk) -> None:
+@pytest.mark.parametrize("hold", [hold_gate, hold_lock])
+async def test_who_holds_the_store_does_not_hold_up_the_end(
+    port: Port, store: Path, desk: Desk, hold: Callable[[str], None]
+) -> None:
     desk.manager.create_session("a")
     async with Client(f"{port.url}/mcp") as client:
         await Door(client).structured("session_query")
-        with Child(hold_gate, str(store)) as holder:
+        with Child(hold, str(store)) as holder:
             assert holder.hear()
 
             async def add() -> None:

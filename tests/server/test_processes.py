@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from mcp_sessions.storage import SQLiteSessionStorage
 from tests.processes import Child, full_counts
 from tests.server.pipes import Pipe, environment, program
 from tests.server.test_stdio import connect
-from tests.storage.programs import hold_gate
+from tests.storage.programs import hold_gate, hold_lock
 from tests.tools.desk import Desk
 
 ROUNDS = 4
@@ -135,6 +136,56 @@ def test_who_holds_the_gate_does_not_hold_up_the_end(store: Path, desk: Desk, be
             holder.ends_well()
     assert desk("session_get", session_id="a", key="k")["value"] == 1
     assert {record.tool_name for record in desk.records("a")} >= {"session_create", "session_set"}
+
+
+@pytest.mark.parametrize("begun", [0, 1, 70], ids="{} calls".format)
+def test_a_foreign_program_that_has_locked_the_store_does_not_hold_up_the_end(
+    store: Path, desk: Desk, begun: int
+) -> None:
+    desk("session_create", session_id="a")
+    with Pipe(store) as server:
+        server.shake_hands()
+        server.structured("session_set", session_id="a", key="k", value=1)
+        with Child(hold_lock, str(store)) as holder:
+            assert holder.hear() == "locked"
+            server.structured("session_get", session_id="a")
+            numbers = [server.begin("session_set", session_id="a", key="k", value=2) for _ in range(begun)]
+            server.ask("ping")  # so all were accepted
+            asked = time.monotonic()
+            server.signal(signal.SIGTERM)
+            server.end()
+            assert time.monotonic() - asked < 10  # it is to be two, on a machine that has nothing else to do
+            answers = {message["id"]: message for message in server.rest()}
+            if begun == 1:
+                error = answers[numbers[0]]["error"]
+                assert error["code"] == INTERNAL_ERROR
+                assert "is held by another process, and this process is ending" in error["message"]
+            assert not any("result" in answers.get(number, {}) for number in numbers)
+            holder.tell()
+            holder.ends_well()
+    assert desk("session_get", session_id="a", key="k")["value"] == 1
+
+
+@pytest.mark.parametrize("hold", [hold_gate, hold_lock])
+def test_slow_calls_end_with_their_server_although_they_cannot_be_recorded(
+    store: Path, desk: Desk, hold: Callable[[str], None]
+) -> None:
+    """The record of their end waited for half a minute."""
+    desk("session_create", session_id="a")
+    with Pipe(store, command=program("serve_more", sqlite_url(store))) as server:
+        server.shake_hands()
+        server.begin("waiting", session_id="a")
+        while not desk.records("a", tool="waiting"):
+            pass
+        with Child(hold, str(store)) as holder:
+            assert holder.hear()
+            asked = time.monotonic()
+            server.signal(signal.SIGTERM)
+            server.end()
+            assert time.monotonic() - asked < 10
+            holder.kill()
+    desk.manager.interrupt_dead()
+    assert [record.status.value for record in desk.records("a", tool="waiting")] == ["interrupted"]
 
 
 def test_four_servers_append_a_hundred_each_and_all_are_kept(store: Path, desk: Desk) -> None:

@@ -176,6 +176,40 @@ def test_callers_at_a_gate_that_another_holds_can_be_given_up(tmp_path: Path) ->
     holds_what_was_told(path, "a", told, exactly=True)
 
 
+def test_callers_at_a_lock_of_a_foreign_program_can_be_given_up(tmp_path: Path) -> None:
+    path = made(tmp_path / "s.db", "a")
+    with SQLiteSessionStorage(path) as storage, Child(programs.hold_lock, str(path)) as holder:
+        assert holder.hear() == "locked"
+        with ThreadPoolExecutor(5) as pool:
+            waiting = [pool.submit(add, storage, "a", "given up") for _ in range(5)]
+            writer = storage._here().writer
+            until(lambda: writer._waiting_since > 0)
+            storage.give_up()
+            for call in [*waiting, pool.submit(add, storage, "a", "too late")]:
+                with pytest.raises(StorageError, match=r"is held by another process, and .* Nothing was written"):
+                    call.result()
+        assert storage.read("a", Want()).metadata.last_seq == 0
+        holder.tell()
+        holder.ends_well()
+        told = [add(storage, "a", "nobody is in the way")]
+    holds_what_was_told(path, "a", told, exactly=True)
+
+
+def test_who_comes_to_the_gate_once_waiting_is_given_up_is_refused_at_once(tmp_path: Path) -> None:
+    path = made(tmp_path / "s.db", "a")
+    with SQLiteSessionStorage(path) as storage:
+        storage.give_up()
+        with Child(programs.hold_gate, str(path)) as holder:
+            assert holder.hear() == "inside"
+            with pytest.raises(StorageError, match=f"is held by process {holder.pid} .* Nothing was written"):
+                add(storage, "a", "given up")
+            holder.tell()
+            told = [holder.hear()]
+            holder.ends_well()
+        told.append(add(storage, "a", "nobody is in the way"))
+    holds_what_was_told(path, "a", told, exactly=True)
+
+
 def test_close_waits_for_callers_that_may_still_get_through(tmp_path: Path) -> None:
     path = made(tmp_path / "s.db", "a")
     storage = SQLiteSessionStorage(path)

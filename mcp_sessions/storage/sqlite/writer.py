@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -36,6 +37,8 @@ TIDY_PAGES = 2000
 LONG_LOG_PAGES = 4 * TIDY_PAGES
 READERS_MS = 50
 """How long a long log waits for readers, and for each time that it is longer; else it would grow without bound."""
+HURRY_S = 0.1
+"""How long anybody waits for another process once the waiting is given up: long enough for one that is at work."""
 _log = logging.getLogger(__name__)
 
 
@@ -72,6 +75,10 @@ class Writer:
         """A caller did its work itself since the thread last looked."""
         self._running_here = threading.Lock()
         self._at_gate = False
+        self._patience_s = file.busy_timeout_s
+        """How long SQLite's own lock is waited for, which other programs take without the gate."""
+        self._waiting_since = 0.0
+        self._hurried = False
         self._closing = False
         self._ended = False
         self._restless = True
@@ -83,7 +90,7 @@ class Writer:
         self._place: tuple[int, int] | None = None
         try:
             self._connection = prepare(file, self._gate)
-            self._connection.set_wal_hook(self._note_log)
+            self._look_after(self._connection)
             self._place = _place(self.path)
             if idle(self._connection) is not None:
                 self._start()
@@ -132,11 +139,12 @@ class Writer:
             self._thread.join()
 
     def give_up(self) -> None:
-        """Where another process holds the gate, let nobody wait for it any longer: what has not begun never does, and
-        what comes later is refused.
+        """Let nobody wait for another process any longer, neither at the gate nor for SQLite's own lock: what has not
+        begun never does, and what comes later is refused if it would have to wait.
         """
         holder = holder_of(self._gate.path)
         with self._lock:
+            self._hurried = True
             if not self._at_gate:
                 return
             self._closing = True
@@ -317,6 +325,8 @@ class Writer:
         broken = None
         try:
             self._pass_gate()
+        except StorageError as error:
+            broken = error
         except OSError as error:
             broken = error if self._in_place() else self._moved()
         jobs = [*([chore] if chore is not None else []), *self._taken()]
@@ -334,6 +344,10 @@ class Writer:
 
     def _pass_gate(self) -> None:
         if has_kernel_lock() and not self._gate.try_acquire():
+            if self._hurried:
+                if not self._gate.acquire(HURRY_S):
+                    raise self._file.given_up(holder_of(self._gate.path))
+                return
             with self._lock:
                 self._at_gate = True
                 self._wake.notify_all()
@@ -420,23 +434,31 @@ class Writer:
         """Whether the log was done with. Where it was not, a reader is in the way; it is as durable there."""
         try:
             connection = self._connected()
-            connection.set_busy_timeout(patience_ms)
+            self._patience_s = patience_ms / 1000
             (busy, _, _) = connection.execute(f"PRAGMA wal_checkpoint({how})").fetchall()[0]
-            connection.set_busy_timeout(int(self._file.busy_timeout_s * 1000))
         except (StorageError, apsw.Error):
             _log.debug("The log was left beside %s", self.path, exc_info=True)
             self._drop_connection()
             return False
+        finally:
+            self._patience_s = self._file.busy_timeout_s
         return not busy
 
     def _fail(self, jobs: list[_Job], error: BaseException) -> None:
         for job in jobs:
             if job.error is None:
-                job.error = as_ours(self._file, error) if isinstance(error, (apsw.Error, OSError)) else error
+                job.error = self._described(error)
         if isinstance(error, apsw.IOError):
             self._take_back()
         if isinstance(error, apsw.Error):
             self._drop_connection()
+
+    def _described(self, error: BaseException) -> BaseException:
+        if isinstance(error, apsw.BusyError) and self._hurried:
+            given_up = self._file.given_up("another process")
+            given_up.__cause__ = error
+            return given_up
+        return as_ours(self._file, error) if isinstance(error, (apsw.Error, OSError)) else error
 
     def _take_back(self) -> None:
         """Write over what a failed commit left in the log.
@@ -447,6 +469,7 @@ class Writer:
         with suppress(StorageError, apsw.Error):
             self.check_place()
             connection = writable(self._file)
+            connection.set_busy_handler(self._may_wait)
             try:
                 connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
             finally:
@@ -464,8 +487,22 @@ class Writer:
         self.check_place()
         if self._connection is None:
             self._connection = writable(self._file)
-            self._connection.set_wal_hook(self._note_log)
+            self._look_after(self._connection)
         return self._connection
+
+    def _look_after(self, connection: Db) -> None:
+        connection.set_wal_hook(self._note_log)
+        connection.set_busy_handler(self._may_wait)
+
+    def _may_wait(self, tries: int) -> bool:
+        """Wait a little for whoever has locked the file, and whether to try again: SQLite asks, where it is locked."""
+        if tries == 0:
+            self._waiting_since = time.monotonic()
+        waited_s = time.monotonic() - self._waiting_since
+        if waited_s >= (min(self._patience_s, HURRY_S) if self._hurried else self._patience_s):
+            return False
+        time.sleep(min(0.001 * 2 ** min(tries, 5), self._patience_s))
+        return True
 
     def _let_go(self) -> None:
         with self._using:
