@@ -8,8 +8,10 @@ Every by-id call and query carries the owner (`as_user`, None for no restriction
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -127,6 +129,16 @@ class SessionStorage(WholeSessions, ABC):
     @abstractmethod
     def check(self) -> list[Finding]:
         """Look for damage, all of it: the store's own integrity, search, counts. Reads everything."""
+
+    def backup(self, path: str | os.PathLike[str], *, replace: bool = False) -> None:
+        """Copy the whole store into a new file, which `sqlite:///` opens, while others go on writing.
+
+        All that was committed before is in it. It stands there whole and synced, or not at all; what was there
+        before stays, unless it is to be replaced. Calls that were running have no living owner in the copy.
+        """
+        from .copying import back_up  # noqa: PLC0415 - the copy is a store, which is made of this class
+
+        back_up(self, Path(path).absolute(), replace=replace)
 
     def give_up(self) -> None:
         """Before the end: whoever waits for another process is refused now, and so is whoever would have to wait later.

@@ -11,6 +11,7 @@ the reference; their number grows with SESSIONS_TEST_COUNTS=full.
 from __future__ import annotations
 
 from . import histories
+from .kit_backups import Backups
 from .kit_changes import Changes
 from .kit_conditions import Conditions
 from .kit_deletion import Deletion
@@ -39,6 +40,7 @@ class StorageKit(
     Forks,
     Deletion,
     WholeSession,
+    Backups,
     Handles,
 ):
     """Everything that a backend promises."""

@@ -21,7 +21,7 @@ from mcp_sessions.models import Change, ConversationMessage, Invocation, NewMess
 from mcp_sessions.session import new_id
 from mcp_sessions.storage import SessionStorage
 from mcp_sessions.storage.heads import join
-from mcp_sessions.storage.sqlite import SQLiteSessionStorage
+from mcp_sessions.storage.sqlite import SQLiteSessionStorage, backup
 from tests.processes import hear, say
 
 AT = datetime(2026, 11, 22, 10, 0, 0, tzinfo=UTC)
@@ -384,6 +384,35 @@ def delete_and_stop(path: str, session_id: str, pieces: int) -> None:
 
     storage._writing.purge = slowly
     storage.delete(session_id, Change(at=AT))
+
+
+def back_up_and_stop(path: str, copy: str) -> None:
+    """Back up, and wait for the end once all is copied and nothing is in its place yet."""
+    check_place = backup.check_place
+
+    def checking(place: Path, *, replace: bool) -> None:
+        check_place(place, replace=replace)
+        if list(place.parent.glob(f".{place.name}.*/*")):
+            say("copied")
+            hear()
+
+    backup.check_place = checking
+    with SQLiteSessionStorage(path) as storage:
+        storage.backup(copy)
+
+
+def back_up_unsynced(path: str, copy: str) -> None:
+    """Back up onto a disk that does not sync, and then onto one that does."""
+    vfs = SyncVFS()
+    with SQLiteSessionStorage(path) as storage:
+        vfs.failing = "db"
+        try:
+            storage.backup(copy)
+        except StorageError as error:
+            say(str(error))
+        say([file.name for file in Path(copy).parent.iterdir()])
+        vfs.failing = ""
+        storage.backup(copy)
 
 
 def without(name: str, program: str, *args: Any) -> None:

@@ -41,6 +41,7 @@ from ..heads import NANO, Committed
 from ..restoring import checked
 from ..times import moment
 from ..words import snippet, words
+from .backup import copy_file
 from .checking import check
 from .connecting import File, translated
 from .driver import Db
@@ -359,6 +360,10 @@ class SQLiteSessionStorage(SessionStorage):
         if refused is not None:
             findings.append(Finding(level="fault", what=UNCHECKED, detail=str(refused)))
         return findings
+
+    def backup(self, path: str | os.PathLike[str], *, replace: bool = False) -> None:
+        with self._here().readers.one(snapshot=True) as db:
+            copy_file(db, Path(path).absolute(), replace=replace)
 
     def give_up(self) -> None:
         opened = self._opened
