@@ -36,6 +36,8 @@ END_S = 2
 MOST_CONNECTIONS = 2_000
 ENVELOPE_BYTES = 4 << 20
 """What a request may have beside the largest payload."""
+LONGEST_BODIES = 4
+"""How many bodies of the greatest length the server holds at once."""
 _UNGUARDED = TransportSecuritySettings(enable_dns_rebinding_protection=False)
 
 
@@ -63,7 +65,10 @@ def build_app(server: SessionsServer, manager: SessionManager, host: str = "127.
         ],
     )
     app = _Reaching(app, server.subscriptions)
-    return Ending(Guard(app, max_body=max_body, hosts=LOOPBACK | {_in_url(host.lower())}), server.calls)
+    guard = Guard(
+        app, max_body=max_body, max_bodies=LONGEST_BODIES * max_body, hosts=LOOPBACK | {_in_url(host.lower())}
+    )
+    return Ending(guard, server.calls)
 
 
 class Ending:

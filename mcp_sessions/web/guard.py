@@ -9,6 +9,8 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
@@ -24,6 +26,8 @@ BODY_S = 60.0
 """How long it may take to send the body."""
 READ_S = 30.0
 """How long it may leave an answer unread."""
+SMALL_BYTES = 64 << 10
+"""A body up to this length is taken whatever else is held: so much of it uvicorn has read before anybody asks."""
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^\s:/\[\]@]+)(?::\d{1,5})?\Z")
 _ORIGIN = re.compile(r"https?://(?P<host>[^/?#]+)\Z")
 
@@ -40,15 +44,23 @@ class Guard:
     """An ASGI application before another one.
 
     Answers 421 to a request for a host that is not one of `hosts`, 403 to one from another origin, 413 to a body of
-    more than `max_body` bytes, 408 to one that does not come to its end.
+    more than `max_body` bytes, 408 to one that does not come to its end, 503 to one with which the bodies of all
+    requests that are not answered yet would have more than `max_bodies` bytes; small ones are not counted.
     """
 
     def __init__(
-        self, app: ASGIApp, *, max_body: int, hosts: frozenset[str] = LOOPBACK, body_s: float = BODY_S
+        self,
+        app: ASGIApp,
+        *,
+        max_body: int,
+        max_bodies: int,
+        hosts: frozenset[str] = LOOPBACK,
+        body_s: float = BODY_S,
     ) -> None:
         self._app = app
         self._hosts = hosts
         self._max_body = max_body
+        self._room = max_bodies
         self._body_s = body_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,18 +68,38 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        messages: list[Message] = []
-        refusal = self._refusal(headers)
-        if refusal is None:
-            messages, refusal = await self._received(headers, receive)
+        with self._holding() as fits:
+            messages: list[Message] = []
+            refusal = self._refusal(headers)
+            if refusal is None:
+                messages, refusal = await self._received(headers, receive, fits)
+
+            async def replay() -> Message:
+                return messages.pop(0) if messages else await receive()
+
+            if refusal is None:
+                await self._app(scope, replay, send)
         if refusal is not None:
             await refusal(scope, receive, send)
-            return
 
-        async def replay() -> Message:
-            return messages.pop(0) if messages else await receive()
+    @contextmanager
+    def _holding(self) -> Generator[Callable[[int], bool]]:
+        """What tells whether a body that has come to some length may be held; it is until the block ends."""
+        held = 0
 
-        await self._app(scope, replay, send)
+        def fits(length: int) -> bool:
+            nonlocal held
+            more = max(length - SMALL_BYTES, 0) - held
+            if more > self._room:
+                return False
+            held += more
+            self._room -= more
+            return True
+
+        try:
+            yield fits
+        finally:
+            self._room += held
 
     def _refusal(self, headers: Headers) -> Response | None:
         hosts, origins = headers.getlist("host"), headers.getlist("origin")
@@ -81,7 +113,9 @@ class Guard:
         match = _HOST.match(host.lower())
         return match is not None and match["name"] in self._hosts
 
-    async def _received(self, headers: Headers, receive: Receive) -> tuple[list[Message], Response | None]:
+    async def _received(
+        self, headers: Headers, receive: Receive, fits: Callable[[int], bool]
+    ) -> tuple[list[Message], Response | None]:
         """The whole body, or what to answer in its place."""
         too_long = _refused(413, f"The body is longer than {self._max_body:,} bytes.")
         declared = headers.get("content-length", "0")
@@ -96,14 +130,17 @@ class Guard:
                 body += message.get("body", b"")
                 if len(body) > self._max_body:
                     return [], too_long
+                if not fits(len(body)):
+                    return [], _refused(503, "The server holds as many long bodies as it can. Retry.", retry_after="1")
                 if not message.get("more_body", False):
                     return [{"type": "http.request", "body": bytes(body), "more_body": False}], None
         return [], _refused(408, f"The body did not come within {self._body_s:.0f} s.")
 
 
-def _refused(status: int, text: str) -> Response:
+def _refused(status: int, text: str, **headers: str) -> Response:
     # Whatever else the client has sent is not read, so nothing can follow on this connection.
-    return PlainTextResponse(text + "\n", status, headers={"connection": "close"})
+    more = {name.replace("_", "-"): value for name, value in headers.items()}
+    return PlainTextResponse(text + "\n", status, headers={"connection": "close", **more})
 
 
 class GuardedConnection(H11Protocol):

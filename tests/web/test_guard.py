@@ -52,10 +52,19 @@ class Echo:
 class Served:
     """The application behind the guard, in a thread of its own."""
 
-    def __init__(self, connection: type[GuardedConnection]) -> None:
+    def __init__(
+        self,
+        connection: type[GuardedConnection],
+        max_body: int = LIMIT,
+        max_bodies: int = 4 * LIMIT,
+        body_s: float = 0.2,
+    ) -> None:
         self.echo = Echo()
-        guard = Guard(self.echo, max_body=LIMIT, hosts=frozenset({"127.0.0.1", "localhost", "[::1]"}), body_s=0.2)
-        config = uvicorn.Config(guard, http=connection, ws="none", lifespan="off", log_config=None, access_log=False)
+        hosts = frozenset({"127.0.0.1", "localhost", "[::1]"})
+        self.guard = Guard(self.echo, max_body=max_body, max_bodies=max_bodies, hosts=hosts, body_s=body_s)
+        config = uvicorn.Config(
+            self.guard, http=connection, ws="none", lifespan="off", log_config=None, access_log=False
+        )
         self.server = uvicorn.Server(config)
         self.bound = socket.create_server(("127.0.0.1", 0))
         self._thread = threading.Thread(target=lambda: asyncio.run(self.server.serve([self.bound])))
@@ -174,6 +183,29 @@ def test_a_body_that_does_not_come_to_its_end_is_given_up(served: Served) -> Non
         connection.sendall(head("POST /", content_length="10") + b"half")
         assert answer(connection)[0] == 408
     assert served.ask(body=b"next") == (200, b"next")
+
+
+def test_while_long_bodies_are_held_another_one_is_refused_and_short_ones_pass() -> None:
+    long, short = b"x" * (1 << 20), b"y" * (64 << 10)
+    with Served(GuardedConnection, len(long), 2 * len(long), LONG_S) as served:
+        with served.connect() as one, served.connect() as two:
+            for connection in (one, two):
+                connection.sendall(head("POST /", content_length=str(len(long))) + long[1:])
+            until(lambda: served.guard._room < len(long) // 2)  # else the one that asks may come before them
+            assert served.ask(body=long)[0] == 503
+            for _ in range(20):
+                assert served.ask(body=short) == (200, short)
+            with served.connect() as refused:
+                refused.sendall(head("POST /", long))
+                assert b"\r\nretry-after: 1\r\n" in refused.recv(65_536)
+            one.sendall(b"x")
+            assert answer(one) == (200, long)
+            assert served.ask(body=long) == (200, long)
+        until(lambda: not served.server.server_state.connections)
+        with served.connect() as one, served.connect() as two:
+            for connection in (one, two):
+                connection.sendall(head("POST /", long))
+            assert answer(one) == answer(two) == (200, long)
 
 
 @pytest.mark.parametrize("said", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: localhost\r\n"])
