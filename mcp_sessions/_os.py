@@ -146,11 +146,12 @@ def holder_of(path: Path) -> str:
 
 
 def make_directory(path: Path) -> None:
-    """The directory and those above it; whatever was missing belongs to the user alone."""
+    """The directory and those above it, to stay; whatever was missing belongs to the user alone."""
     if not path.is_dir():
         if path.parent != path:  # as it is for a drive that is not there
             make_directory(path.parent)
         path.mkdir(mode=0o700, exist_ok=True)
+        sync_directory(path.parent)
 
 
 def sync_pragmas() -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from ..._json import decode
-from ..._os import FileLock, make_directory, tell_of_forks
+from ..._os import FileLock, tell_of_forks
 from ...errors import InvalidArgumentError, SessionNotFoundError, StorageClosedError, StorageError
 from ...models import (
     Change,
@@ -309,7 +309,7 @@ class SQLiteSessionStorage(SessionStorage):
         for attempt in range(100):
             lock = FileLock(self._owners / new_id("own"))
             try:
-                make_directory(self._owners)
+                self._owners.mkdir(mode=0o700, exist_ok=True)
                 self._clear_owners()
                 if lock.try_acquire() and lock.in_place():
                     return lock
