@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 from mcp_sessions.storage import MemorySessionStorage, SessionStorage, SQLiteSessionStorage
 
-KINDS = ("memory", "sqlite")
+DURABLE = ("sqlite",)
+KINDS = ("memory", *DURABLE)
 
 
 class SetClock:
@@ -24,8 +26,8 @@ class SetClock:
         return self.now
 
 
-def open_store(kind: str, folder: Path) -> SessionStorage:
-    """A new store; the SQLite one is a real file, which another process may open too."""
+def open_store(kind: str, folder: Path, durability: Literal["full", "process"] = "process") -> SessionStorage:
+    """The store in a folder, made if there is none; but for memory it is real files, which others may open too."""
     if kind == "memory":
         return MemorySessionStorage()
-    return SQLiteSessionStorage(folder / "sessions.db", durability="process")
+    return SQLiteSessionStorage(folder / "sessions.db", durability=durability)
