@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from typing import Any
 
@@ -30,23 +31,28 @@ class Act:
 class Run:
     """Steps of one act, or of some that are done at the same time to sessions of their own.
 
-    Acts are numbered through. `changed` says for each what it changes, where None is what is gone. `prefix` begins
-    the names of its sessions and records. Nothing is refused where they are new.
+    Acts are numbered through. `prefix` begins the names of its sessions and records; where these are new, nothing is
+    refused.
     """
 
     def __init__(self, chance: random.Random, steps: int, prefix: str = "") -> None:
         making = _Making(chance, prefix)
         self.steps: list[Sequence[Act]] = [[making.create()], [making.create()], *(making.step() for _ in range(steps))]
         self.acts = [act for step in self.steps for act in step]
-        self.changed: list[Contents] = []
+
+    @cached_property
+    def changed(self) -> list[Contents]:
+        """What each act changes, where None is what is gone."""
+        changed: list[Contents] = []
         with MemorySessionStorage() as memory:
             before: Contents = {}
             for act in self.acts:
                 act.do(memory)
                 after = contents(memory)
                 names = [name for name in before | after if before.get(name) != after.get(name)]
-                self.changed.append({name: after.get(name) for name in names})
+                changed.append({name: after.get(name) for name in names})
                 before = after
+        return changed
 
     def possible(self, begun: Collection[int], acknowledged: Collection[int]) -> Iterator[Contents]:
         """What may stand in a store where these acts were begun, and those acknowledged."""

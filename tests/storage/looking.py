@@ -8,7 +8,9 @@ from typing import Any
 import apsw
 
 from mcp_sessions.models import Change, InvocationQuery, SessionMetadata, Want
+from mcp_sessions.storage import SessionStorage
 from mcp_sessions.storage.sqlite import SQLiteSessionStorage
+from mcp_sessions.testing.making import joined
 from tests.processes import until
 from tests.storage.programs import AT
 
@@ -33,20 +35,19 @@ def faults(path: Path) -> list[str]:
 
 
 def holds_what_was_told(path: Path, session_id: str, told: list[dict[str, Any]], *, exactly: bool = False) -> None:
+    """The same as `holds`, of a SQLite file that is opened for it."""
+    with SQLiteSessionStorage(path) as storage:
+        holds(storage, session_id, told, exactly=exactly)
+
+
+def holds(storage: SessionStorage, session_id: str, told: list[dict[str, Any]], *, exactly: bool = False) -> None:
     """Every acknowledged message is there with its seq, without gap or duplicate; messages and records belong
     together one to one, and a record's result is what its caller was told. `exactly`: and nothing else is there.
     """
-    with SQLiteSessionStorage(path) as storage:
-        head = storage.read(session_id, Want()).metadata
-        messages = storage.read(session_id, Want(messages=head.last_seq + 1, order="oldest")).messages
-        records = []
-        cursor = None
-        while True:
-            page = storage.invocations(InvocationQuery(session_id=session_id, limit=1000), cursor)
-            records += page.items
-            cursor = page.next_cursor
-            if cursor is None:
-                break
+    head = storage.read(session_id, Want()).metadata
+    messages = storage.read(session_id, Want(messages=head.last_seq + 1, order="oldest")).messages
+    query = InvocationQuery(session_id=session_id, limit=1000)
+    records = joined(lambda cursor: storage.invocations(query, cursor))
     assert [message.seq for message in messages] == list(range(1, head.last_seq + 1))
     assert head.message_count == len(messages)
     by_id = {message.message_id: message for message in messages}

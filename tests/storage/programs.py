@@ -23,6 +23,8 @@ from mcp_sessions.storage import SessionStorage
 from mcp_sessions.storage.heads import join
 from mcp_sessions.storage.sqlite import SQLiteSessionStorage, backup
 from tests.processes import hear, say
+from tests.storage.acts import Run
+from tests.stores import open_store
 
 AT = datetime(2026, 11, 22, 10, 0, 0, tzinfo=UTC)
 
@@ -74,12 +76,33 @@ def open_and_write(name: str, each: int) -> None:
 def append(path: str, session_id: str, name: str, count: int, durability: str = "full") -> None:
     """Append `count` messages (0: go on for ever), and tell of each after it is committed."""
     with SQLiteSessionStorage(path, durability=durability) as storage:
+        _append(storage, session_id, name, count)
+
+
+def append_on_and_on(kind: str, folder: str, durability: str, session_id: str, name: str) -> None:
+    """The same for ever, to a store of any kind."""
+    with open_store(kind, Path(folder), durability) as storage:
+        _append(storage, session_id, name, 0)
+
+
+def _append(storage: SessionStorage, session_id: str, name: str, count: int) -> None:
+    say("ready")
+    hear()
+    number = 0
+    while not count or number < count:
+        number += 1
+        say(add(storage, session_id, f"{name} {number}", name))
+
+
+def act(kind: str, folder: str, durability: str, name: str, steps: int) -> None:
+    """Do a run, whose acts are those of its name, and tell of each after it is done."""
+    run = Run(random.Random(name), steps, name)
+    with open_store(kind, Path(folder), durability) as storage:
         say("ready")
         hear()
-        number = 0
-        while not count or number < count:
-            number += 1
-            say(add(storage, session_id, f"{name} {number}", name))
+        for one in run.acts:
+            one.do(storage)
+            say(one.text)
 
 
 def hold_gate(path: str) -> None:
