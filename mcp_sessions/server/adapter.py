@@ -58,6 +58,8 @@ log = logging.getLogger(__name__)
 Context = ServerRequestContext[TaskGroup]
 IDEMPOTENCY_KEY = "mcp-sessions/idempotencyKey"
 THREADS = 64
+FEW = 8
+"""For those that read and may all the same wait for another process; the store has no more connections to read with."""
 PATIENCE_S = 1.0
 AN_HOUR_MS = 3_600_000
 _FIXED = CacheHint(ttl_ms=AN_HOUR_MS, scope="public")
@@ -103,8 +105,8 @@ def build_server(
     `trusted` clients, as those over stdio, are told all that is known of a store that does not work.
     """
     listed = [_listed(tool, pinned) for tool in toolbox if tool.toolset in toolsets]
-    # Whoever writes may wait for another process, and who reads does not wait behind that.
-    writing, reading = anyio.CapacityLimiter(THREADS), anyio.CapacityLimiter(THREADS)
+    threads = _Threads()
+    reading = threads.reading
     subscriptions, calls = Subscriptions(manager, reading), InFlight()
 
     async def call_tool(context: Context, params: CallToolRequestParams) -> CallToolResult:
@@ -120,7 +122,7 @@ def build_server(
                 manager,
                 params.name,
                 arguments,
-                limiter=reading if tool is not None and tool.reads else writing,
+                limiter=threads.of(tool),
                 progress=_progress(context),
                 caller=_caller(context),
                 invocation_id=_idempotency_key(context),
@@ -180,6 +182,21 @@ def build_server(
         on_get_prompt=_guarded(get_prompt, trusted),
         on_completion=_guarded(complete, trusted),
     )
+
+
+class _Threads:
+    """Whoever writes may wait for another process, and who reads does not wait behind that."""
+
+    def __init__(self) -> None:
+        self.reading = anyio.CapacityLimiter(THREADS)
+        self._writing = anyio.CapacityLimiter(THREADS)
+        self._catching_up = anyio.CapacityLimiter(FEW)
+
+    def of(self, tool: Tool | None) -> anyio.CapacityLimiter:
+        """What bounds the threads in which a tool is called."""
+        if tool is None or not tool.reads:
+            return self._writing
+        return self._catching_up if tool.catches_up else self.reading
 
 
 def _fixed(result: R) -> Callable[[Context, PaginatedRequestParams | None], Awaitable[R]]:

@@ -423,6 +423,7 @@ def session_messages(
     title="Search messages",
     toolset="core",
     reads=True,
+    catches_up=True,
     kind="session",
     output=out.result({**out.MORE, "note": out.TEXT}, hits=out.listed(out.HIT)),
 )

@@ -77,6 +77,7 @@ def session_record_invocation(
     title="List recorded calls",
     toolset="records",
     reads=True,
+    catches_up=True,
     kind="session",
     output=out.result({**out.MORE, "note": out.TEXT}, invocations=out.listed(out.RECORD)),
 )

@@ -47,6 +47,8 @@ class Tool:
     line: Callable[[Mapping[str, Any], Mapping[str, Any]], str] | None
     """The result in one line, from result and arguments; None where it is told as JSON."""
     reads: bool = False
+    catches_up: bool = False
+    """A read before which what waits to be written is: it may wait for another process, as a write does."""
     destructive: bool = False
     idempotent: bool = False
     new_session: bool = False
@@ -167,6 +169,7 @@ class Toolbox:
         output: Mapping[str, Any] | None = None,
         line: Callable[[Mapping[str, Any], Mapping[str, Any]], str] | None = None,
         reads: bool = False,
+        catches_up: bool = False,
         destructive: bool = False,
         idempotent: bool = False,
         new_session: bool = False,
@@ -206,6 +209,7 @@ class Toolbox:
                         output=output or {"type": "object"},
                         line=line,
                         reads=reads,
+                        catches_up=catches_up,
                         destructive=destructive,
                         idempotent=idempotent,
                         new_session=new_session,

@@ -100,6 +100,10 @@ class Pipe:
             self._answers[message.get("id")] = message
         return self._answers.pop(number)
 
+    def has_answered(self, numbers: list[int]) -> bool:
+        """Whether an answer to one of these came before the last one that was waited for."""
+        return any(number in self._answers for number in numbers)
+
     def ask(self, method: str, params: Any = None) -> dict[str, Any]:
         return self.answer(self.request(method, params))
 

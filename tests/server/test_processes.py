@@ -22,7 +22,8 @@ from mcp_sessions.storage import SQLiteSessionStorage
 from tests.processes import Child, full_counts
 from tests.server.pipes import Pipe, environment, program
 from tests.server.test_stdio import connect
-from tests.storage.programs import hold_gate, hold_lock
+from tests.storage.looking import made
+from tests.storage.programs import append, hold_gate, hold_lock
 from tests.tools.desk import Desk
 
 ROUNDS = 4
@@ -164,6 +165,32 @@ def test_a_foreign_program_that_has_locked_the_store_does_not_hold_up_the_end(
             holder.tell()
             holder.ends_well()
     assert desk("session_get", session_id="a", key="k")["value"] == 1
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"), [("session_invocations", {}), ("session_search", {"text": "message", "session_id": "a"})]
+)
+def test_reads_are_answered_while_those_that_write_first_wait_for_another_process(
+    store: Path, tool: str, arguments: dict[str, Any]
+) -> None:
+    """They had all threads: nothing was read for half a minute."""
+    made(store, "a")
+    with Child(append, str(store), "a", "message", 0) as writer:
+        assert writer.hear() == "ready"
+        writer.tell()
+        writer.hear()
+        writer.kill()  # so that what it has said stands in no index yet
+    with Child(hold_gate, str(store)) as holder:
+        assert holder.hear() == "inside"
+        with Pipe(store) as server:
+            server.shake_hands()
+            server.structured("session_get", session_id="a")  # whose record is to be written
+            waiting = [server.begin(tool, **arguments) for _ in range(70)]
+            assert server.structured("session_get", session_id="a")["session"]["session_id"] == "a"
+            assert not server.has_answered(waiting)
+            holder.tell()
+            for number in waiting:
+                assert not server.answer(number)["result"].get("isError")
 
 
 @pytest.mark.parametrize("hold", [hold_gate, hold_lock])
