@@ -3,7 +3,7 @@
 -- millisecond apart, so that "newest first" is the order of the b-tree, across sessions and for search.
 
 CREATE TABLE sessions (
-    sid INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used again: a stale handle cannot reach another session
+    sid INTEGER PRIMARY KEY,                -- the position at which it was made: a stale handle reaches no other
     session_id TEXT NOT NULL UNIQUE,
     user_id TEXT,
     status TEXT NOT NULL,

@@ -9,10 +9,10 @@ WHERE s.session_id = ?1;
 
 -- name: add_session
 INSERT INTO sessions (
-    session_id, user_id, status, created_at, updated_at, ended_at, purpose, summary, parent_id, tags,
+    sid, session_id, user_id, status, created_at, updated_at, ended_at, purpose, summary, parent_id, tags,
     custom_metadata, revision, last_seq, message_count, total_invocations, failed_invocations, total_duration_ms,
     tools_used, token_usage, estimated_cost, unpriced_invocations, folded, position
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: position
 SELECT max(
@@ -178,9 +178,6 @@ INSERT INTO search (search, rowid, words, scope) VALUES ('delete', ?, ?, ?);
 
 -- name: sid
 SELECT sid FROM sessions WHERE session_id = ?;
-
--- name: newest_sid
-SELECT ifnull(max(sid), 0) FROM sessions;
 
 -- name: changed_since
 SELECT position, session_id, revision, sid > ? FROM sessions WHERE position > ? ORDER BY position LIMIT ?;

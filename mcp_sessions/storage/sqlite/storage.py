@@ -273,7 +273,7 @@ class SQLiteSessionStorage(SessionStorage):
     def changes(self, since: str | None, limit: int = 1000) -> Page[SessionChange]:
         start, known = unpack("changes", since or None, (int, int)) or (0, 0)
         with self._here().readers.one(snapshot=True) as db:
-            now = [db.execute(SQL[name]).fetchone()[0] for name in ("position", "newest_sid")]
+            now = [db.execute(SQL["position"]).fetchone()[0]] * 2
             if since is None:
                 return Page(items=[], next_cursor=pack("changes", now))
             rows = db.execute(SQL["changed_since"], (known, start, limit + 1)).fetchall()

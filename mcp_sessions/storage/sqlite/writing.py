@@ -161,8 +161,8 @@ class Writing:
         if db.execute(SQL["sid"], (session_id,)).fetchone() is not None:
             raise SessionExistsError(session_id)
         text = folded(session_id, metadata.purpose, metadata.tags)
-        db.execute(SQL["add_session"], (*row_of_metadata(metadata), text, self._next_position(db)))
-        sid = db.last_insert_rowid()
+        sid = self._next_position(db)
+        db.execute(SQL["add_session"], (sid, *row_of_metadata(metadata), text, sid))
         db.executemany(SQL["add_tag"], [(tag, sid) for tag in dict.fromkeys(metadata.tags)])
         return sid
 
