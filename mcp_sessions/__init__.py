@@ -33,12 +33,13 @@ if TYPE_CHECKING:
     from .manager import SessionManager
     from .models import ConversationMessage, Invocation, SessionMetadata, SessionStatus
     from .session import Session
-    from .storage import MemorySessionStorage, SQLiteSessionStorage, open_storage
+    from .storage import FileSystemSessionStorage, MemorySessionStorage, SQLiteSessionStorage, open_storage
 
 __all__ = [
     "ConfigError",
     "ConflictError",
     "ConversationMessage",
+    "FileSystemSessionStorage",
     "InvalidArgumentError",
     "InvalidCursorError",
     "Invocation",
@@ -69,6 +70,7 @@ __all__ = [
 
 _HOMES = {
     "ConversationMessage": "models",
+    "FileSystemSessionStorage": "storage",
     "Invocation": "models",
     "MemorySessionStorage": "storage",
     "SQLiteSessionStorage": "storage",

@@ -5,11 +5,14 @@ A lock is the kernel's, so it ends with the process that held it, however that e
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import sys
 import threading
 import time
 import weakref
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +28,7 @@ except ImportError:
     msvcrt = None
 
 POLL_S = 0.005
+_FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)  # macOS, whose fsync leaves it to the disk's own cache
 
 
 class FileLock:
@@ -143,6 +147,64 @@ def holder_of(path: Path) -> str:
     except (OSError, IndexError):
         pass
     return "another process"
+
+
+_PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_.")
+_DEVICES = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|\Z)")
+"""Names that Windows takes for a device, whatever follows the dot."""
+MOST_NAME_CHARS = 200
+
+
+@lru_cache(maxsize=4096)
+def file_name(some_id: str) -> str:
+    """A name for a file or directory, another one for each id, also where case does not count, and legal everywhere.
+
+    All but lower-case letters, digits, `-`, `_` and inner `.` is percent-encoded; what gets too long ends in a digest.
+    """
+    name = "".join(chr(byte) if byte in _PLAIN else f"%{byte:02x}" for byte in some_id.encode())
+    if name.startswith(".") or _DEVICES.match(name):
+        name = f"%{ord(name[0]):02x}{name[1:]}"
+    if name.endswith("."):
+        name = name[:-1] + "%2e"
+    if len(name) > MOST_NAME_CHARS:
+        name = f"{name[:128]}%%{hashlib.sha256(some_id.encode()).hexdigest()[:40]}"
+    return name
+
+
+def sync_file(fd: int) -> None:
+    """When this returns, what was written to a file is on the disk itself, and so is its length."""
+    if _FULL_SYNC is not None and fcntl is not None:
+        try:
+            fcntl.fcntl(fd, _FULL_SYNC)
+        except OSError:  # a file system that does not know it
+            os.fsync(fd)
+    elif hasattr(os, "fdatasync"):
+        os.fdatasync(fd)
+    else:
+        os.fsync(fd)
+
+
+def sync_directory(path: Path) -> None:
+    """When this returns, the names in a directory are on the disk. Windows keeps them without being asked."""
+    if os.name == "nt":
+        return
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0))
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_at(fd: int, data: bytes, offset: int) -> None:
+    """All of the data, at a place of the file."""
+    left = memoryview(data)
+    while left:
+        if hasattr(os, "pwrite"):
+            written = os.pwrite(fd, left, offset)
+        else:
+            os.lseek(fd, offset, os.SEEK_SET)
+            written = os.write(fd, left)
+        left, offset = left[written:], offset + written
 
 
 def make_directory(path: Path) -> None:

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
-from mcp_sessions.storage import MemorySessionStorage, SessionStorage, SQLiteSessionStorage
+from mcp_sessions.storage import FileSystemSessionStorage, MemorySessionStorage, SessionStorage, SQLiteSessionStorage
 
-DURABLE = ("sqlite",)
+DURABLE = ("sqlite", "files")
 KINDS = ("memory", *DURABLE)
 
 
@@ -30,4 +30,6 @@ def open_store(kind: str, folder: Path, durability: Literal["full", "process"] =
     """The store in a folder, made if there is none; but for memory it is real files, which others may open too."""
     if kind == "memory":
         return MemorySessionStorage()
+    if kind == "files":
+        return FileSystemSessionStorage(folder / "sessions", durability=durability)
     return SQLiteSessionStorage(folder / "sessions.db", durability=durability)

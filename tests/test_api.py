@@ -27,7 +27,7 @@ from tests.stores import SetClock
 
 NAMES = {
     *("SessionManager", "Session", "SessionMetadata", "SessionStatus", "ConversationMessage", "Invocation"),
-    *("MemorySessionStorage", "SQLiteSessionStorage"),
+    *("MemorySessionStorage", "FileSystemSessionStorage", "SQLiteSessionStorage"),
     *("open_storage", "get_session_manager", "set_session_manager"),
 }
 ERRORS = {name for name, value in vars(errors_module).items() if isinstance(value, type)}

@@ -569,8 +569,8 @@ BUGS = (
     Bug(
         "lost cascade: tags",
         WRITING,
-        '            db.execute(SQL["drop_tag"], (tag, head.sid))\n        position',
-        "            pass\n        position",
+        '            db.execute(SQL["drop_tag"], (tag, head.sid))\n        db',
+        "            pass\n        db",
         "test_a_deleted_session_that_search_had_indexed_is_gone_too",
     ),
     Bug(
@@ -583,8 +583,8 @@ BUGS = (
     Bug(
         "the parts of a deletion dropped",
         WRITING,
-        "        self._apply_without_session(db, change)\n        for tag",
-        '        self._apply_without_session(db, change.model_copy(update={"also": ()}))\n        for tag',
+        "        self._apply_without_session(db, change)\n        position",
+        '        self._apply_without_session(db, change.model_copy(update={"also": ()}))\n        position',
         "test_a_deletion_does_its_parts",
     ),
 )

@@ -3,6 +3,9 @@
 -- name: head
 SELECT * FROM sessions WHERE session_id = ?;
 
+-- name: head_by_sid
+SELECT * FROM sessions WHERE sid = ?;
+
 -- name: head_and_key
 SELECT s.*, k.version, k.value FROM sessions s LEFT JOIN keys k ON k.sid = s.sid AND k.key = ?2
 WHERE s.session_id = ?1;
@@ -18,6 +21,9 @@ INSERT INTO sessions (
 SELECT max(
     ifnull((SELECT max(position) FROM sessions), 0), ifnull((SELECT max(position) FROM deleted), 0)
 );
+
+-- name: taken
+SELECT 1 FROM sessions WHERE sid = ?1 OR position = ?1 UNION ALL SELECT 1 FROM purging WHERE sid = ?1;
 
 -- name: add_tag
 INSERT INTO tags (tag, sid) VALUES (?, ?);
@@ -44,6 +50,12 @@ SELECT id, seq, message_id, role, content, timestamp, more FROM messages WHERE s
 
 -- name: add_retracted
 INSERT INTO retracted (sid, message_id, seq, fingerprint) VALUES (?, ?, ?, ?);
+
+-- name: all_retracted
+SELECT seq, message_id, fingerprint FROM retracted WHERE sid = ?;
+
+-- name: forget_retracted
+DELETE FROM retracted WHERE sid = ? AND message_id = ?;
 
 -- name: drop_message
 DELETE FROM messages WHERE id = ?;
@@ -129,6 +141,9 @@ DELETE FROM sessions WHERE sid = ?;
 
 -- name: add_deleted
 INSERT INTO deleted (position, session_id) VALUES (?, ?);
+
+-- name: forget_deleted
+DELETE FROM deleted WHERE position = ?;
 
 -- name: prune_deleted
 DELETE FROM deleted WHERE position <= (SELECT position FROM deleted ORDER BY position DESC LIMIT 1 OFFSET ?);

@@ -67,7 +67,7 @@ _ORDER_PLACE = {
 
 
 @dataclass
-class _Opened:
+class Opened:
     """What belongs to one process: none of it survives a fork."""
 
     writer: Writer
@@ -103,7 +103,7 @@ class SQLiteSessionStorage(SessionStorage):
         self._closed = False
         self._quiet = True
         self._left_behind: list[object] = []
-        self._opened: _Opened | None = self._open()
+        self._opened: Opened | None = self._open()
         tell_of_forks(self)
 
     # writing
@@ -383,25 +383,25 @@ class SQLiteSessionStorage(SessionStorage):
             then.callback(here.writer.close)
             then.callback(here.readers.close)
 
-    def _give_up_owner(self, here: _Opened) -> None:
+    def _give_up_owner(self, here: Opened) -> None:
         if here.owner_lock is not None:
             here.owner_lock.close()
             with suppress(OSError):  # where others are at work the directory is not empty
                 here.owner_lock.path.unlink(missing_ok=True)
                 self._owners.rmdir()
 
-    def _open(self) -> _Opened:
+    def _open(self) -> Opened:
         with translated(self._file):
             writer = Writer(self._file, self._idle)
-        return _Opened(writer, Readers(self._file, writer.check_place))
+        return Opened(writer, Readers(self._file, writer.check_place))
 
-    def _here(self) -> _Opened:
+    def _here(self) -> Opened:
         opened = self._opened
         if self._closed or opened is None:
             return self._opened_anew()
         return opened
 
-    def _opened_anew(self) -> _Opened:
+    def _opened_anew(self) -> Opened:
         with self._lock:
             if self._closed:
                 raise StorageClosedError(str(self.path))

@@ -24,6 +24,7 @@ from ..._os import FileLock, has_kernel_lock, holder_of
 from ...errors import StorageClosedError, StorageError
 from .connecting import APPLICATION_ID, File, as_ours, check_version, prepare, writable
 from .driver import Db
+from .ledger import Ledger
 
 T = TypeVar("T")
 Work = Callable[[Db], T]
@@ -58,10 +59,11 @@ class _Job:
 class Writer:
     """Runs work inside write transactions. `idle` is asked for a chore when nobody has brought work for a second."""
 
-    def __init__(self, file: File, idle: Callable[[Db], Chore | None]) -> None:
+    def __init__(self, file: File, idle: Callable[[Db], Chore | None], ledger: Ledger | None = None) -> None:
         self.path = file.path
         self._file = file
         self._idle = idle
+        self._ledger = ledger
         self._gate = FileLock(file.path.with_name(file.path.name + "-gate"))
         self._queue: deque[_Job] = deque()
         self._lock = threading.Lock()
@@ -389,34 +391,48 @@ class Writer:
 
     def _transacted(self, jobs: list[_Job], *, savepoints: bool) -> bool:
         """Whether the work is committed; if not, one failed half done, nothing is, and it takes savepoints."""
-        connection = self._connected()
+        connection, ledger = self._connected(), self._ledger
         connection.execute("BEGIN IMMEDIATE")
+        committed = False
         try:
             check_version(connection, self.path)
-            for job in jobs:
-                job.error = None
-                written = connection.total_changes()
-                if savepoints:
-                    connection.execute("SAVEPOINT job")
-                try:
-                    assert job.work is not None
-                    job.result = job.work(connection)
-                except Exception as error:
-                    if len(jobs) == 1 or not connection.in_transaction:
-                        # Where SQLite gave up the whole transaction, whoever came before is gone with it.
-                        raise
-                    job.error = as_ours(self._file, error) if isinstance(error, apsw.Error) else error
-                    if savepoints:
-                        connection.execute("ROLLBACK TO job")
-                    elif connection.total_changes() != written:
-                        return False
-                if savepoints:
-                    connection.execute("RELEASE job")
+            if ledger is not None:
+                ledger.begin(connection)
+            if not self._worked_off(connection, jobs, savepoints=savepoints):
+                return False
+            if ledger is not None:
+                ledger.seal(connection)
             connection.execute("COMMIT")
+            committed = True
             return True
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+            if ledger is not None:
+                ledger.settle() if committed else ledger.undo()
+
+    def _worked_off(self, connection: Db, jobs: list[_Job], *, savepoints: bool) -> bool:
+        """Whether each job is done, or failed and left nothing."""
+        for job in jobs:
+            job.error = None
+            written = connection.total_changes()
+            if savepoints:
+                connection.execute("SAVEPOINT job")
+            try:
+                assert job.work is not None
+                job.result = job.work(connection)
+            except Exception as error:
+                if len(jobs) == 1 or not connection.in_transaction:
+                    # Where SQLite gave up the whole transaction, whoever came before is gone with it.
+                    raise
+                job.error = as_ours(self._file, error) if isinstance(error, apsw.Error) else error
+                if savepoints:
+                    connection.execute("ROLLBACK TO job")
+                elif connection.total_changes() != written:
+                    return False
+            if savepoints:
+                connection.execute("RELEASE job")
+        return True
 
     def _note_log(self, _connection: object, _name: str, pages: int) -> int:
         # Called by each commit, in the place of SQLite's own checkpoints, which would keep its callers waiting.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,9 +21,12 @@ from ..times import micros
 from ..words import words
 from .connecting import statements
 from .driver import Db, Row
+from .ledger import Ledger
 from .rows import HeadRow, body_of, column, folded, message_of, more_of, record_of, row_of_metadata
 
 SQL = statements()
+for _name in ("message", "record"):
+    SQL[f"add_{_name}_at"] = re.sub(r"\bifnull\(.*, \?1\)", "?1", SQL[f"add_{_name}"])
 SLOTS = 4096  # ids for rows of one millisecond
 KEPT_DELETIONS = 10_000
 Place = tuple[int, int]
@@ -34,8 +38,9 @@ PIECE = 256
 class Writing:
     """What a write transaction can do, within limits that only the commit can judge."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, ledger: Ledger | None = None) -> None:
         self._limits = limits
+        self._ledger = ledger
         self._updates: dict[tuple[str, ...], str] = {}
 
     def create(self, db: Db, metadata: SessionMetadata, change: Change) -> Committed:
@@ -77,7 +82,7 @@ class Writing:
                 then = [versions[0][1]]
                 note = f"Some keys are newer than message {last}: older versions of them are no longer kept."
             if then and then[-1] is not None:
-                db.execute(SQL["add_key"], (sid, key, 1, then[-1]))
+                self._add_key(db, sid, key, 1, then[-1])
         child = self._head(db, metadata.session_id)
         return self._apply(db, child, change.model_copy(update={"as_user": None}), created=True, note=note)
 
@@ -87,7 +92,7 @@ class Writing:
         for message in view.messages:
             self._add_message(db, sid, message.seq, message, not generated(message.message_id), metadata.revision)
         for key, value in view.data.items():
-            db.execute(SQL["add_key"], (sid, key, value.version, encode(value.value)))
+            self._add_key(db, sid, key, value.version, encode(value.value))
         for record in reversed(view.records):
             for row in self._existing(db, sid, record):
                 raise taken(record_of(row[1:]), record)
@@ -98,13 +103,12 @@ class Writing:
         head = self._head(db, session_id)
         check(session_id, head, change, lambda key: self._version(db, head.sid, key))
         self._apply_without_session(db, change)
-        for tag in self._head(db, session_id)["tags"]:
-            db.execute(SQL["drop_tag"], (tag, head.sid))
         position = self._next_position(db)
-        db.execute(SQL["drop_session"], (head.sid,))
+        self._drop_session(db, session_id)
         db.execute(SQL["add_deleted"], (position, session_id))
         db.execute(SQL["prune_deleted"], (KEPT_DELETIONS,))
-        db.execute(SQL["add_purging"], (head.sid, head["user_id"], head.indexed))
+        if self._ledger is not None:
+            self._ledger.deleted(head.sid, session_id, position)
         return Committed(session_id, head, Effect()).metadata
 
     def purge(self, db: Db) -> bool:
@@ -151,6 +155,8 @@ class Writing:
     # parts
 
     def _head(self, db: Db, session_id: str) -> HeadRow:
+        if self._ledger is not None:
+            self._ledger.touch(db, session_id)
         row = db.execute(SQL["head"], (session_id,)).fetchone()
         if row is None:
             raise SessionNotFoundError(session_id)
@@ -158,13 +164,28 @@ class Writing:
 
     def _add_session(self, db: Db, metadata: SessionMetadata) -> int:
         session_id = metadata.session_id
+        if self._ledger is not None:
+            self._ledger.touch(db, session_id)
         if db.execute(SQL["sid"], (session_id,)).fetchone() is not None:
             raise SessionExistsError(session_id)
-        text = folded(session_id, metadata.purpose, metadata.tags)
         sid = self._next_position(db)
+        self._add_head(db, sid, metadata)
+        if self._ledger is not None:
+            self._ledger.created(sid, metadata)
+        return sid
+
+    def _drop_session(self, db: Db, session_id: str) -> None:
+        """From here on nobody can reach it; its rows wait to be purged."""
+        head = self._head(db, session_id)
+        for tag in head["tags"]:
+            db.execute(SQL["drop_tag"], (tag, head.sid))
+        db.execute(SQL["drop_session"], (head.sid,))
+        db.execute(SQL["add_purging"], (head.sid, head["user_id"], head.indexed))
+
+    def _add_head(self, db: Db, sid: int, metadata: SessionMetadata) -> None:
+        text = folded(metadata.session_id, metadata.purpose, metadata.tags)
         db.execute(SQL["add_session"], (sid, *row_of_metadata(metadata), text, sid))
         db.executemany(SQL["add_tag"], [(tag, sid) for tag in dict.fromkeys(metadata.tags)])
-        return sid
 
     def _apply(
         self, db: Db, head: HeadRow, change: Change, *, created: bool = False, note: str | None = None
@@ -201,7 +222,9 @@ class Writing:
             self._apply(db, self._head(db, other_id), other)
         return committed
 
-    def _update(self, db: Db, head: HeadRow, after: HeadRow, new: Mapping[str, Any]) -> None:
+    def _update(
+        self, db: Db, head: HeadRow, after: HeadRow, new: Mapping[str, Any], position: int | None = None
+    ) -> None:
         values = [column(name, value) for name, value in new.items()]
         names = tuple(new)
         if "purpose" in new or "tags" in new:
@@ -215,9 +238,14 @@ class Writing:
         if sql is None:
             columns = [f"{name} = ?" for name in names]
             if "revision" in new:
-                columns.append(f"position = ({SQL['position'].rstrip(';')}) + 1")
+                columns.append(f"position = ifnull(?, ({SQL['position'].rstrip(';')}) + 1)")
             sql = self._updates[names] = f"UPDATE sessions SET {', '.join(columns)} WHERE sid = ?"
+        if "revision" in new:
+            values.append(position)
         db.execute(sql, (*values, head.sid))
+        if self._ledger is not None:
+            position = db.execute(SQL["position"]).fetchone()[0] if "revision" in new else None
+            self._ledger.altered(head.sid, new, position)
 
     def _append(
         self,
@@ -253,7 +281,14 @@ class Writing:
         return row[0] if row is not None else None
 
     def _add_message(
-        self, db: Db, sid: int, seq: int, message: ConversationMessage, given: bool, revision: int
+        self,
+        db: Db,
+        sid: int,
+        seq: int,
+        message: ConversationMessage,
+        given: bool,
+        revision: int,
+        slot: int | None = None,
     ) -> None:
         timestamp = micros(message.timestamp)
         values = (
@@ -267,15 +302,27 @@ class Writing:
             revision,
             more_of(message),
         )
-        _add(db, "add_message", timestamp, values)
+        id_ = _add(db, "add_message", timestamp, slot, values)
+        if self._ledger is not None:
+            self._ledger.said(sid, id_ - timestamp // 1000 * SLOTS, seq, message, given, revision)
 
     def _retract(self, db: Db, head: HeadRow, first: int, last: int, effect: Effect) -> None:
+        for message in self._drop_said(db, head, first, last):
+            fingerprint = message.fingerprint()
+            db.execute(SQL["add_retracted"], (head.sid, message.message_id, message.seq, fingerprint))
+            if self._ledger is not None:
+                self._ledger.retracted(head.sid, message.seq, message.message_id, fingerprint)
+            effect.retracted += 1
+
+    def _drop_said(self, db: Db, head: HeadRow, first: int, last: int) -> list[ConversationMessage]:
+        """Remove the messages of a range; what they were."""
         scope = _scope(head.sid, head["user_id"])
+        gone: list[ConversationMessage] = []
         for id_, *row in db.execute(SQL["messages_between"], (head.sid, first, last)).fetchall():
             message = message_of(tuple(row))
             self._drop_message(db, id_, message.content, scope if message.seq <= head.indexed else None)
-            db.execute(SQL["add_retracted"], (head.sid, message.message_id, message.seq, message.fingerprint()))
-            effect.retracted += 1
+            gone.append(message)
+        return gone
 
     def _drop_message(self, db: Db, id_: int, content: str, scope: str | None) -> None:
         """Remove a row; `scope` is that of its search row, None where it has none yet."""
@@ -300,13 +347,20 @@ class Writing:
 
     def _write_key(self, db: Db, sid: int, key: str, version: int, text: str | None) -> None:
         if db.execute(SQL["key"], (sid, key)).fetchone() is None:
-            db.execute(SQL["add_key"], (sid, key, version, text))
+            self._add_key(db, sid, key, version, text)
             return
+        if self._ledger is not None:
+            self._ledger.keyed(sid, key, version, text)
         db.execute(SQL["keep_old_key"], (sid, key, version))
         db.execute(SQL["write_key"], (version, text, sid, key))
         db.execute(SQL["prune_key"], (sid, key, self._limits.key_versions - 1))
         if db.changes():
             db.execute(SQL["mark_pruned"], (sid, key))
+
+    def _add_key(self, db: Db, sid: int, key: str, version: int, text: str | None) -> None:
+        db.execute(SQL["add_key"], (sid, key, version, text))
+        if self._ledger is not None:
+            self._ledger.keyed(sid, key, version, text)
 
     def _admitted(self, db: Db, sid: int | None, record: Invocation) -> Invocation | None:
         """The record that this one takes the place of, which is gone then."""
@@ -339,7 +393,13 @@ class Writing:
             self._apply(db, self._head(db, other_id), other)
 
     def _add_record(
-        self, db: Db, sid: int | None, record: Invocation, revision: int | None, numbers: str | None
+        self,
+        db: Db,
+        sid: int | None,
+        record: Invocation,
+        revision: int | None,
+        numbers: str | None,
+        slot: int | None = None,
     ) -> None:
         started = micros(record.started_at)
         values = (
@@ -360,24 +420,36 @@ class Writing:
             numbers,
             body_of(record),
         )
-        _add(db, "add_record", started, values)
+        id_ = _add(db, "add_record", started, slot, values)
+        if self._ledger is not None:
+            self._ledger.recorded(sid, id_ - started // 1000 * SLOTS, record, revision, numbers)
 
     def _next_position(self, db: Db) -> int:
         return db.execute(SQL["position"]).fetchone()[0] + 1
 
 
-def _add(db: Db, name: str, microseconds: int, values: Sequence[Any]) -> None:
-    """Add a row at the next free id of its millisecond; where that has run out of them, of the first that has not."""
+def _add(db: Db, name: str, microseconds: int, slot: int | None, values: Sequence[Any]) -> int:
+    """Add a row at the next free id of its millisecond; where that has run out of them, of the first that has not.
+
+    With a slot, at that one where it is free. The id.
+    """
     first = microseconds // 1000 * SLOTS
-    while True:
-        try:
-            db.execute(SQL[name], (first, *values))
-        except apsw.ConstraintError as error:
-            if getattr(error, "extendedresult", 0) != apsw.SQLITE_CONSTRAINT_PRIMARYKEY:
-                raise
-            first += SLOTS
-        else:
-            return
+    if slot is not None and _added(db, SQL[name + "_at"], (first + slot, *values)):
+        return first + slot
+    while not _added(db, SQL[name], (first, *values)):
+        first += SLOTS
+    return db.last_insert_rowid()
+
+
+def _added(db: Db, sql: str, values: Sequence[Any]) -> bool:
+    """Whether it was; False where its id is taken."""
+    try:
+        db.execute(sql, values)
+    except apsw.ConstraintError as error:
+        if getattr(error, "extendedresult", 0) != apsw.SQLITE_CONSTRAINT_PRIMARYKEY:
+            raise
+        return False
+    return True
 
 
 def word_token(word: str) -> str:

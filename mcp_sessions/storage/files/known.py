@@ -1,0 +1,91 @@
+"""What the index knows of each log: up to where its lines stand in the rows, and what is left to do for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..sqlite.driver import Db
+from .lines import Place
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS logs (
+    name TEXT PRIMARY KEY,
+    sid INTEGER,                       -- NULL: it holds no session (yet)
+    size INTEGER NOT NULL, lines INTEGER NOT NULL, sum INTEGER NOT NULL,
+    changed INTEGER NOT NULL,          -- when the file was, in ns
+    erase INTEGER NOT NULL DEFAULT 0,  -- something in it is to be erased
+    viewed INTEGER NOT NULL DEFAULT 0, -- the size of which its views tell
+    said INTEGER NOT NULL DEFAULT 0,   -- the size that conversation.jsonl has then
+    fault TEXT                         -- why nothing more is written to it
+) STRICT, WITHOUT ROWID
+"""
+_COLUMNS = "name, sid, size, lines, sum, changed, erase, viewed, said, fault"
+
+
+@dataclass
+class Known:
+    """A row of `logs`."""
+
+    name: str
+    sid: int | None
+    end: Place
+    changed: int = 0
+    erase: bool = False
+    viewed: int = 0
+    said: int = 0
+    fault: str | None = None
+
+
+def prepare(db: Db) -> None:
+    """Make the table, if there is none."""
+    db.execute(_TABLE)
+
+
+def get(db: Db, name: str) -> Known | None:
+    """One log."""
+    row = db.execute(f"SELECT {_COLUMNS} FROM logs WHERE name = ?", (name,)).fetchone()
+    if row is None:
+        return None
+    return Known(row[0], row[1], Place(*row[2:5]), row[5], bool(row[6]), *row[7:])
+
+
+def every(db: Db) -> list[tuple[str, int, int, str | None]]:
+    """(name, size, changed, fault) of all logs."""
+    return [(row[0], row[1], row[2], row[3]) for row in db.execute("SELECT name, size, changed, fault FROM logs")]
+
+
+def put(db: Db, known: Known) -> None:
+    """Keep what is known of a log."""
+    end = known.end
+    db.execute(
+        f"INSERT OR REPLACE INTO logs ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *(known.name, known.sid, end.size, end.lines, end.sum, known.changed, known.erase, known.viewed),
+            *(known.said, known.fault),
+        ),
+    )
+
+
+def moved(db: Db, known: Known) -> None:
+    """Keep where a log that is known ends now."""
+    end = known.end
+    db.execute(
+        "UPDATE logs SET size = ?, lines = ?, sum = ?, changed = ?, erase = ? WHERE name = ?",
+        (end.size, end.lines, end.sum, known.changed, known.erase, known.name),
+    )
+
+
+def drop(db: Db, name: str) -> None:
+    """Forget a log."""
+    db.execute("DELETE FROM logs WHERE name = ?", (name,))
+
+
+def to_erase(db: Db) -> str | None:
+    """A log in which something is to be erased."""
+    row = db.execute("SELECT name FROM logs WHERE erase AND fault IS NULL ORDER BY name LIMIT 1").fetchone()
+    return None if row is None else row[0]
+
+
+def to_view(db: Db) -> list[str]:
+    """The sessions whose views are behind."""
+    return [row[0] for row in db.execute("SELECT name FROM logs WHERE sid IS NOT NULL AND viewed <> size")]

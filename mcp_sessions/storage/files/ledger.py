@@ -1,0 +1,233 @@
+"""A transaction, as lines: what it did to each session goes to the end of that session's log, synced, before it is
+committed to the index.
+
+What concerns several logs is one line of the store's own log first; from there it is brought to those that lack it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from ...errors import StorageError
+from ...models import ConversationMessage, Invocation, SessionMetadata
+from ..sqlite.connecting import File, as_ours
+from ..sqlite.driver import Db
+from . import known
+from .folder import SHARED, Folder, name_of
+from .known import Known
+from .lines import Entry, Place, sealed
+from .replaying import Replaying
+from .underway import Underway
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass
+class _Open:
+    """A log that this transaction writes to."""
+
+    known: Known
+    end: Place = field(default_factory=Place)
+    """Where it ends with what waits."""
+    waiting: list[bytes] = field(default_factory=list[bytes])
+    said: list[str] = field(default_factory=list[str])
+
+
+@dataclass
+class _Job:
+    """What one piece of work did."""
+
+    own: dict[str, tuple[_Open, Entry]] = field(default_factory=dict[str, tuple[_Open, Entry]])
+    shared: Entry | None = None
+    deleted: tuple[str, int] | None = None
+
+
+class FileLedger:
+    """The ledger of the files backend; `seen` is told which sessions were written, and what they said."""
+
+    def __init__(self, folder: Folder, replaying: Replaying, underway: Underway) -> None:
+        self._folder = folder
+        self._replaying = replaying
+        self._underway = underway
+        self.seen: Callable[[Known, list[str]], None] = lambda _known, _said: None
+        self._logs: dict[str, _Open] = {}
+        self._of: dict[int, _Open] = {}
+        self._waiting: list[_Open] = []
+        self._staged: list[_Job] = []
+        self._job = _Job()
+        self._marked = False
+
+    def together(self, work: Callable[[Db], T], db: Db) -> T:
+        """Do a piece of work, all of which is one commit."""
+        job = self._job = _Job()
+        result = work(db)
+        self._staged.append(job)
+        return result
+
+    # the transaction
+
+    def begin(self, db: Db) -> None:
+        self._logs, self._of, self._waiting, self._staged, self._job = {}, {}, [], [], _Job()
+        self._folder.begin()
+        self._marked = False
+        names = self._underway.names()
+        if names != []:
+            self._replaying.catch_up(db, names)
+            self._underway.end()
+
+    def seal(self, db: Db) -> None:
+        jobs = [job for job in self._staged if job.own or job.shared is not None]
+        if not jobs:
+            return
+        self._marked = True
+        self._underway.begin(dict.fromkeys(name for job in jobs for name in _names(job)))
+        for job in jobs:
+            if job.deleted is not None:
+                self._write(db)
+            self._line(db, job)
+            if job.deleted is not None:
+                self._write(db)
+                self._remove(db, *job.deleted)
+        self._write(db)
+
+    def settle(self) -> None:
+        self._folder.begin()
+        written = {id(log): log for job in self._staged for log, _ in job.own.values()}
+        for log in written.values():
+            self.seen(log.known, log.said)
+        self._end()
+
+    def undo(self) -> None:
+        if self._folder.undo():
+            self._end()
+
+    def _end(self) -> None:
+        if self._marked:
+            self._marked = False
+            with suppress(OSError):  # then whoever comes next looks at logs that are in order
+                self._underway.end()
+
+    # the rows
+
+    def touch(self, db: Db, session_id: str) -> None:
+        name = name_of(session_id)
+        if name in self._logs:
+            return
+        there = self._replaying.up_to_date(db, name)
+        if there is not None:
+            if there.fault is not None:
+                raise StorageError(there.fault)
+            self._opened(there)
+
+    def created(self, sid: int, metadata: SessionMetadata) -> None:
+        self._opened(Known(name_of(metadata.session_id), sid, Place()))
+        entry = self._entry(sid)
+        entry.sid, entry.session = sid, metadata.to_dict()
+
+    def altered(self, sid: int, fields: Mapping[str, Any], position: int | None) -> None:
+        entry = self._entry(sid)
+        entry.head.update(fields)
+        if position is not None:
+            entry.position = position
+
+    def said(self, sid: int, slot: int, seq: int, message: ConversationMessage, given: bool, revision: int) -> None:
+        self._entry(sid).say(slot, seq, message, given, revision)
+
+    def retracted(self, sid: int, seq: int, message_id: str, fingerprint: str | None) -> None:
+        self._entry(sid).retracted.append((seq, message_id, fingerprint))
+
+    def keyed(self, sid: int, key: str, version: int, text: str | None) -> None:
+        self._entry(sid).key(key, version, text)
+
+    def recorded(
+        self, sid: int | None, slot: int, record: Invocation, revision: int | None, numbers: str | None
+    ) -> None:
+        self._entry(sid).record(slot, record, revision, numbers)
+
+    def deleted(self, sid: int, session_id: str, position: int) -> None:
+        self._job.deleted = (name_of(session_id), sid)
+        self._entry(None).more["deleted"] = {"session_id": session_id, "sid": sid, "position": position}
+
+    # parts
+
+    def _entry(self, sid: int | None) -> Entry:
+        if sid is None:
+            self._job.shared = self._job.shared or Entry()
+            return self._job.shared
+        log = self._of[sid]
+        return self._job.own.setdefault(log.known.name, (log, Entry()))[1]
+
+    def _opened(self, there: Known) -> _Open:
+        log = self._logs[there.name] = _Open(there, end=there.end)
+        if there.sid is not None:
+            self._of[there.sid] = log
+        return log
+
+    def _shared_log(self, db: Db) -> _Open:
+        log = self._logs.get(SHARED)
+        if log is None:
+            there = self._replaying.up_to_date(db, SHARED)
+            if there is not None and there.fault is not None:
+                raise StorageError(there.fault)
+            log = self._opened(there or Known(SHARED, None, Place()))
+        return log
+
+    def _line(self, db: Db, job: _Job) -> None:
+        """Number its lines, and let them wait to be written."""
+        shared = job.shared
+        if _spans(job):
+            shared = shared or Entry()
+            shared.more["spans"] = [
+                {"log": name, "sid": log.known.sid, "line": log.end.lines + 1, "text": entry.text(log.end.lines + 1)}
+                for name, (log, entry) in job.own.items()
+            ]
+            self._shared_log(db).known.erase = True
+        if shared is not None:
+            self._wait(self._shared_log(db), shared)
+        for log, entry in job.own.values():
+            self._wait(log, entry, alone=_spans(job))
+            log.known.erase = log.known.erase or bool(entry.retracted)
+
+    def _wait(self, log: _Open, entry: Entry, *, alone: bool = False) -> None:
+        first = log.known.end.lines + 1
+        number = log.end.lines + 1
+        line, log.end = sealed(entry.text(number, first if number > first and not alone else None), log.end)
+        if not log.waiting:
+            self._waiting.append(log)
+        log.waiting.append(line)
+        log.said += entry.said
+
+    def _write(self, db: Db) -> None:
+        """Write what waits; the store's own log first, since its line is what commits the others'."""
+        for log in sorted(self._waiting, key=lambda log: log.known.name != SHARED):
+            there = log.known
+            try:
+                there.changed = self._folder.append(there.name, b"".join(log.waiting), there.end)
+            except OSError as error:
+                raise as_ours(File(self._folder.log(there.name)), error) from error
+            keep = known.moved if there.end.lines else known.put
+            there.end, log.waiting = log.end, []
+            keep(db, there)
+        self._waiting = []
+
+    def _remove(self, db: Db, name: str, sid: int) -> None:
+        try:
+            self._folder.remove(name, sid)
+        except OSError as error:
+            raise as_ours(File(self._folder.of(name)), error) from error
+        known.drop(db, name)
+
+
+def _spans(job: _Job) -> bool:
+    """Whether it concerns several logs."""
+    return len(job.own) + (job.shared is not None) > 1
+
+
+def _names(job: _Job) -> list[str]:
+    shared = [SHARED] if job.shared is not None or _spans(job) else []
+    return [*shared, *job.own, *([job.deleted[0]] if job.deleted is not None else [])]

@@ -1,0 +1,274 @@
+"""From logs to rows: the index is brought up to date with what stands in the files, or made anew from it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from ..._json import encode
+from ...models import Limits
+from ..sqlite.connecting import File, as_ours
+from ..sqlite.driver import Db
+from ..sqlite.rewriting import Rewriting
+from ..sqlite.rows import metadata_of_row
+from ..sqlite.writing import SQL
+from . import known
+from .folder import SHARED, Folder, name_of
+from .known import Known
+from .lines import FORMAT, TAIL, Line, Place, head_in, message_in, metadata_in, read, record_in, sealed
+
+_log = logging.getLogger(__name__)
+_LATER = re.compile(rb'^\{"line":\d+,(?:"with":(?P<with>\d+),)?.*,"sum":"[0-9a-f]{8}"\}$', re.MULTILINE)
+"""A line that looks whole, behind one that is not."""
+
+
+class Replaying:
+    """Inside write transactions of the index alone."""
+
+    def __init__(self, folder: Folder, limits: Limits) -> None:
+        self._folder = folder
+        self._rows = Rewriting(limits)
+
+    def up_to_date(self, db: Db, name: str) -> Known | None:
+        """What is known of a log, once all its lines stand in the rows; None where there is no such log."""
+        try:
+            size = self._folder.size(name)
+        except OSError as error:
+            raise as_ours(File(self._folder.log(name)), error) from error
+        there = known.get(db, name)
+        if there is not None and there.end.size == size:
+            return there
+        if there is None and size is None:
+            return None
+        return self._replayed(db, name)
+
+    def catch_up(self, db: Db, names: Iterable[str] | None) -> None:
+        """Look at these logs; None: at all. The store's own first, since it may hold lines that others lack."""
+        names = set(self.all_names(db) if names is None else names)
+        if SHARED in names:
+            self._replayed(db, SHARED)
+        for name in sorted(names - {SHARED}):
+            self._replayed(db, name)
+
+    def all_names(self, db: Db) -> list[str]:
+        """The logs that there are, and those that were."""
+        here = [entry.name for entry in os.scandir(self._folder.path) if entry.name[0] != "."]
+        return [SHARED, *here, *(row[0] for row in known.every(db))]
+
+    def stale(self, db: Db) -> list[str]:
+        """The logs whose files are not as the index knows them; the store's own first."""
+        of = {name: (size, changed) for name, size, changed, _ in known.every(db)}
+        found: list[str] = []
+        for name in dict.fromkeys([SHARED, *(e.name for e in os.scandir(self._folder.path) if e.name[0] != "."), *of]):
+            try:
+                stat = os.lstat(self._folder.log(name))
+            except (FileNotFoundError, NotADirectoryError):
+                if name in of:
+                    found.append(name)
+                continue
+            if of.get(name) != (stat.st_size, stat.st_mtime_ns):
+                found.append(name)
+        return found
+
+    def _replayed(self, db: Db, name: str) -> Known | None:
+        try:
+            return self._brought(db, name)
+        except OSError as error:
+            raise as_ours(File(self._folder.log(name)), error) from error
+
+    def _brought(self, db: Db, name: str) -> Known | None:
+        self._folder.check_no_link(name)
+        size = self._folder.size(name)
+        there = known.get(db, name)
+        if size is None:
+            self._forget(db, name)
+            return None
+        if there is None or size < there.end.size or not self._folder.ends_at(name, there.end):
+            if there is not None:
+                self._clear(db, there)
+            there = Known(name, None, Place())
+        there.fault = None
+        for line in self._lines(name, there.end):
+            try:
+                self._play(db, there, line)
+            except (ValidationError, ValueError, KeyError, TypeError) as error:
+                there.fault = self._refusal(there, f"says what cannot be ({type(error).__name__}: {error})")
+                break
+            there.end = line.end
+        if there.end.size < size and there.fault is None:
+            self._stop(there, size)
+        if there.end == Place() and there.fault is None and name != SHARED:
+            self._folder.log(name).unlink()
+            self._forget(db, name)
+            return None
+        there.changed = os.stat(self._folder.log(name)).st_mtime_ns
+        known.put(db, there)
+        return there
+
+    def _lines(self, name: str, start: Place) -> Iterator[Line]:
+        with open(self._folder.log(name), "rb") as file:
+            yield from read(file, start)
+
+    def _stop(self, there: Known, size: int) -> None:
+        """What stands behind the last good line: a torn end is moved away, and more than that is left as it is."""
+        with open(self._folder.log(there.name), "rb") as file:
+            file.seek(there.end.size)
+            rest = file.read()
+        for later in _LATER.finditer(rest, rest.find(b"\n") + 1):
+            together = int(later["with"] or 0)
+            if not 0 < together <= there.end.lines + 1:  # else it came in one write with the bad one
+                there.fault = self._refusal(there, "is damaged")
+                return
+        aside = self._folder.set_aside(there.name, there.end, "torn")
+        _log.warning(
+            "%s ended in the middle of a line, as a power cut leaves it. Its last %d bytes, which were never "
+            "acknowledged, were moved to %s",
+            self._folder.log(there.name),
+            size - there.end.size,
+            aside,
+        )
+
+    def _refusal(self, there: Known, fact: str) -> str:
+        return (
+            f"{self._folder.log(there.name)}: line {there.end.lines + 1} {fact}. It is read up to there, and nothing "
+            "is written to it. Restore it from a copy, or run: mcp-sessions doctor --repair"
+        )
+
+    def _forget(self, db: Db, name: str) -> None:
+        """A log is gone, and its session with it."""
+        there = known.get(db, name)
+        if there is not None:
+            session_id = _session_id(db, there.sid)
+            if session_id is not None:
+                self._rows.deleted(db, session_id, db.execute(SQL["position"]).fetchone()[0] + 1)
+            known.drop(db, name)
+
+    def _clear(self, db: Db, there: Known) -> None:
+        """Its rows are made anew."""
+        if there.name == SHARED:
+            db.execute("DELETE FROM records WHERE sid IS NULL")
+        elif (session_id := _session_id(db, there.sid)) is not None:
+            self._rows.forget(db, session_id)
+
+    # lines
+
+    def _play(self, db: Db, there: Known, line: Line) -> None:
+        entry = line.entry
+        if entry.get("format", FORMAT) > FORMAT:
+            raise ValueError(f"format {entry['format']}; this mcp-sessions knows {FORMAT}")
+        if there.name == SHARED:
+            self._play_shared(db, entry)
+            return
+        if "session" in entry:
+            metadata = metadata_in(entry["session"])
+            if name_of(metadata.session_id) != there.name:
+                raise ValueError(f"it is of session {metadata.session_id}, whose folder has another name")
+            there.sid = self._rows.created(db, entry["sid"], metadata)
+        row = db.execute(SQL["head_by_sid"], (there.sid,)).fetchone()
+        if there.sid is None or row is None:
+            raise ValueError("it belongs to no session")
+        self._play_rows(db, there, row[1], entry)
+        if "head" in entry:
+            self._rows.altered(db, row[1], head_in(entry["head"], metadata_of_row(row)), entry.get("position"))
+
+    def _play_rows(self, db: Db, there: Known, session_id: str, entry: Mapping[str, Any]) -> None:
+        sid = there.sid
+        assert sid is not None
+        for seq, message_id, fingerprint in entry.get("retracted", ()):
+            if self._rows.retracted(db, session_id, seq, message_id, fingerprint):
+                there.erase = True
+        for said in entry.get("messages", ()):
+            if "erased" not in said:
+                message = message_in(said)
+                self._rows.said(db, sid, said.get("slot", 0), message.seq, message, said["given"], said["revision"])
+        for key in entry.get("keys", ()):
+            text = encode(key["value"]) if "value" in key else None
+            self._rows.keyed(db, sid, key["key"], key["version"], text)
+        self._play_records(db, sid, entry)
+
+    def _play_records(self, db: Db, sid: int | None, entry: Mapping[str, Any]) -> None:
+        for values in entry.get("records", ()):
+            numbers = encode(values["numbers"]) if "numbers" in values else None
+            self._rows.recorded(db, sid, values.get("slot", 0), record_in(values), values.get("revision"), numbers)
+
+    def _play_shared(self, db: Db, entry: Mapping[str, Any]) -> None:
+        self._play_records(db, None, entry)
+        for span in entry.get("spans", ()):
+            self._bring(span)
+        gone = entry.get("deleted")
+        if gone is not None:
+            name = name_of(gone["session_id"])
+            if self._sid_in(name) == gone["sid"]:
+                self._folder.remove(name, gone["sid"])
+            there = known.get(db, name)
+            if there is not None and there.sid == gone["sid"]:
+                self._rows.deleted(db, gone["session_id"], gone["position"])
+                known.drop(db, name)
+
+    def _bring(self, span: Mapping[str, Any]) -> None:
+        """Append a line that was committed in the store's own log to a log that lacks it."""
+        name = cast("str", span["log"])
+        end = Place()
+        first = None
+        if self._folder.size(name) is not None:
+            for line in self._lines(name, Place()):
+                first = first or line
+                end = line.end
+        if span["line"] != end.lines + 1 or (first is not None and first.entry.get("sid") != span["sid"]):
+            return
+        if first is None and span["line"] != 1:
+            return  # it was deleted since
+        if (self._folder.size(name) or 0) > end.size:
+            self._folder.set_aside(name, end, "torn")
+        data, _ = sealed(span["text"], end)
+        self._folder.append(name, data, end)
+
+    def _sid_in(self, name: str) -> int | None:
+        if self._folder.size(name) is None:
+            return None
+        first = next(self._lines(name, Place()), None)
+        return None if first is None else first.entry.get("sid")
+
+    # erasing
+
+    def erase(self, db: Db, name: str) -> None:
+        """Write a log anew without what was retracted; the store's own, without what others hold by now."""
+        there = self.up_to_date(db, name)
+        if there is None or there.fault is not None:
+            return
+        rows = db.execute(SQL["all_retracted"], (there.sid,)).fetchall()
+        gone = {seq: (message_id, fingerprint) for seq, message_id, fingerprint in rows}
+        new = self._folder.of(name) / "log.jsonl.new"
+        end = Place()
+        with open(new, "wb") as file:
+            for line in self._lines(name, Place()):
+                data, end = sealed(_without(line, gone), end)
+                file.write(data)
+            file.flush()
+        there.changed = self._folder.replace(name, new)
+        there.end, there.erase = end, False
+        known.put(db, there)
+
+
+def _without(line: Line, gone: Mapping[int, tuple[str, str | None]]) -> str:
+    """The text of a line, but for its end, with retracted messages and brought spans taken out."""
+    entry = line.entry
+    if not ("spans" in entry or any(said["seq"] in gone for said in entry.get("messages", ()))):
+        return line.raw[:-TAIL].decode()
+    entry = {name: value for name, value in entry.items() if name not in ("sum", "spans")}
+    if "messages" in entry:
+        entry["messages"] = [
+            {"seq": said["seq"], "message_id": said["message_id"], "erased": True} if said["seq"] in gone else said
+            for said in entry["messages"]
+        ]
+    return encode(entry)[:-1]
+
+
+def _session_id(db: Db, sid: int | None) -> str | None:
+    row = db.execute(SQL["head_by_sid"], (sid,)).fetchone()
+    return None if row is None else row[1]

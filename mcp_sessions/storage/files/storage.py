@@ -1,0 +1,145 @@
+"""FileSystemSessionStorage: sessions that can be read, searched, compared and backed up with any tool.
+
+What it answers comes from a SQLite store, the index, which holds nothing that the logs do not tell.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import apsw
+
+from ..._os import FileLock
+from ...errors import InvalidArgumentError, StorageError
+from ...models import Change, Finding, Limits, SessionMetadata
+from ..sqlite.connecting import translated
+from ..sqlite.driver import Db
+from ..sqlite.readers import Readers
+from ..sqlite.storage import Opened, SQLiteSessionStorage
+from ..sqlite.writer import Chore, Work, Writer
+from ..sqlite.writing import Writing
+from . import known
+from .folder import Folder
+from .ledger import FileLedger
+from .replaying import Replaying
+from .underway import Underway
+
+T = TypeVar("T")
+PIECE = 500
+"""Logs that one transaction brings into the index, so that nobody waits for long behind it."""
+
+
+class FileSystemSessionStorage(SQLiteSessionStorage):
+    """Sessions in a folder, each in one of its own; the folder is made if there is none.
+
+    `history_dir` takes what is told of each call of work; by default `.history` inside. `durability` and
+    `busy_timeout_s` as for SQLite. Raises StorageError where the folder cannot be used.
+    """
+
+    def __init__(
+        self,
+        sessions_dir: str | os.PathLike[str],
+        history_dir: str | os.PathLike[str] | None = None,
+        *,
+        durability: Literal["full", "process"] = "full",
+        busy_timeout_s: float = 30.0,
+        limits: Limits | None = None,
+    ) -> None:
+        if durability not in ("full", "process"):
+            raise InvalidArgumentError(f"durability is 'full' or 'process', not {durability!r}.", argument="durability")
+        self.sessions_dir = Path(os.path.realpath(sessions_dir))
+        self.history_dir = Path(history_dir) if history_dir is not None else self.sessions_dir / ".history"
+        self._folder = Folder(self.sessions_dir, durable=durability == "full")
+        self._limits = limits or Limits()
+        self._replaying = Replaying(self._folder, self._limits)
+        super().__init__(
+            self._folder.index / "index.db", durability="process", busy_timeout_s=busy_timeout_s, limits=limits
+        )
+
+    def delete(self, session_id: str, change: Change) -> SessionMetadata:
+        metadata = super().delete(session_id, change)
+        self._folder.sweep()
+        return metadata
+
+    def check(self) -> list[Finding]:
+        return super().check()
+
+    def close(self) -> None:
+        with suppress(StorageError):
+            if not self._closed:
+                self._erase_all()
+        super().close()
+
+    # the index
+
+    def _open(self) -> Opened:
+        with translated(self._file):
+            self._folder.prepare()
+        try:
+            opened = self._open_index()
+        except StorageError as error:
+            if not isinstance(error.__cause__, (apsw.NotADBError, apsw.CorruptError)):
+                raise
+            self._discard_index()
+            opened = self._open_index()
+        return opened
+
+    def _open_index(self) -> Opened:
+        with translated(self._file):
+            underway = Underway(self._folder.index / "underway")
+            ledger = FileLedger(self._folder, self._replaying, underway)
+            writing = Writing(self._limits, ledger)
+            self._ledger, self._writing = ledger, writing
+            writer = Writer(self._file, self._idle, ledger)
+        try:
+            writer.run(known.prepare)
+            stale = writer.run(self._replaying.stale)
+            for start in range(0, len(stale), PIECE):
+                writer.run(lambda db, names=stale[start : start + PIECE]: self._replaying.catch_up(db, names))
+            self._folder.sweep()
+        except BaseException:
+            writer.close()
+            raise
+        return Opened(writer, Readers(self._file, writer.check_place))
+
+    def _discard_index(self) -> None:
+        """It cannot be read, and is made anew."""
+        gate = FileLock(self.path.with_name(self.path.name + "-gate"))
+        with translated(self._file):
+            if not gate.acquire(self._file.busy_timeout_s):
+                raise self._file.busy("another process that opens it")
+            try:
+                for end in ("-wal", "-shm", ""):
+                    self.path.with_name(self.path.name + end).unlink(missing_ok=True)
+            finally:
+                gate.close()
+
+    def _write(self, work: Work[T]) -> T:
+        return super()._write(partial(self._ledger.together, work))
+
+    def _idle(self, db: Db) -> Chore | None:
+        return super()._idle(db) or self._eraser(db)
+
+    def _eraser(self, db: Db) -> Chore | None:
+        with suppress(apsw.SQLError):  # the table is not there yet
+            name = known.to_erase(db)
+            if name is not None:
+                return lambda db: self._erase(db, name), True
+        return None
+
+    def _erase(self, db: Db, name: str) -> bool:
+        self._replaying.erase(db, name)
+        return known.to_erase(db) is not None
+
+    def _erase_all(self) -> None:
+        while (name := self._look(known.to_erase)) is not None:
+            self._write(lambda db, name=name: self._replaying.erase(db, name))
+
+    def _look(self, question: Callable[[Db], T]) -> T:
+        with self._here().readers.one() as db:
+            return question(db)
