@@ -15,7 +15,7 @@ from .files import FileSystemSessionStorage
 from .memory import MemorySessionStorage
 from .sqlite import SQLiteSessionStorage
 
-KNOWN = "memory:, sqlite:///absolute/path.db and file:///absolute/folder"
+KNOWN = "memory:, sqlite:///abs/path.db and file:///abs/folder"
 
 _WITH_PATH = ("sqlite", "file")
 
@@ -60,7 +60,8 @@ def path_of(rest: str, url: str) -> str:
     """The absolute path behind `scheme:`. Raises ConfigError for one that is not."""
     path = unquote(rest)
     if "\0" in path or not path.startswith("/") or not path.strip("/"):
-        raise ConfigError(f"'{url}' has no absolute path; write sqlite:///abs/path.db or file:///abs/folder.")
+        like = "file:///abs/folder" if url.startswith("file:") else "sqlite:///abs/path.db"
+        raise ConfigError(f"'{url}' has no absolute path; write {like}.")
     path = "/" + path.lstrip("/")
     if os.name == "nt" and re.match(r"/[A-Za-z]:", path):
         path = path[1:]

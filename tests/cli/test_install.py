@@ -591,7 +591,6 @@ def test_a_project_gets_a_file_of_its_own(home: Home, client: str, file: str) ->
         ["cursor", "--storage", "C:\\sessions.db"],
         ["cursor", "--storage", "sqlite:sessions.db"],
         ["cursor", "--storage", "sqlite:///"],
-        ["cursor", "--storage", "file:///abs/dir"],
         ["cursor", "--storage", "postgresql://h/db"],
         ["cursor", "--toolsets", "core,,manage"],
         ["cursor", "--toolsets", "cores"],

@@ -6,12 +6,24 @@ from pathlib import Path
 
 import pytest
 
-from mcp_sessions import ConfigError, MemorySessionStorage, SQLiteSessionStorage, open_storage
+from mcp_sessions import (
+    ConfigError,
+    FileSystemSessionStorage,
+    MemorySessionStorage,
+    SQLiteSessionStorage,
+    open_storage,
+)
 from mcp_sessions.storage.opening import path_of
 
 
 def test_memory_is_a_url() -> None:
     assert isinstance(open_storage("memory:"), MemorySessionStorage)
+
+
+def test_a_folder_is_a_store_of_files(tmp_path: Path) -> None:
+    with open_storage(f"file://{tmp_path}/my%20sessions") as storage:
+        assert isinstance(storage, FileSystemSessionStorage)
+        assert storage.sessions_dir == tmp_path / "my sessions"
 
 
 @pytest.mark.parametrize("slashes", ["/", "//", "///", "////"])
@@ -33,6 +45,7 @@ def test_escapes_are_decoded(tmp_path: Path) -> None:
         ("sessions.db", "not a storage url"),
         ("sqlite:relative.db", "no absolute path"),
         ("sqlite:///", "no absolute path"),
+        ("file:notes", "no absolute path; write file:///abs/folder"),
         ("sqlite:///a%00b", "no absolute path"),
         ("mysql://host/db", "names no storage"),
         ("", "not a storage url"),
@@ -41,7 +54,7 @@ def test_escapes_are_decoded(tmp_path: Path) -> None:
 def test_another_url_is_refused_with_what_would_do(url: str, fact: str) -> None:
     with pytest.raises(ConfigError, match=fact) as refused:
         open_storage(url)
-    assert "sqlite:///" in str(refused.value)
+    assert ":///abs" in str(refused.value)
 
 
 def test_a_windows_drive_loses_its_slash_on_windows_alone() -> None:
