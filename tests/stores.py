@@ -8,8 +8,8 @@ from typing import Literal
 
 from mcp_sessions.storage import FileSystemSessionStorage, MemorySessionStorage, SessionStorage, SQLiteSessionStorage
 
-DURABLE = ("sqlite", "files")
-KINDS = ("memory", *DURABLE)
+DURABLE = ("sqlite",)
+KINDS = ("memory", "sqlite", "files")
 
 
 class SetClock:
