@@ -26,8 +26,8 @@ from ..calls import Call
 from ..drafts import checked_id, checked_key
 from ..errors import InvalidArgumentError, InvalidCursorError, SessionNotFoundError, SessionsError, StorageError
 from ..manager import SessionManager
-from ..models import ConversationMessage, SessionMetadata, Want
-from ..tools.fitting import LONG_PURPOSE, message_uri, session_uri, shortened
+from ..models import ConversationMessage, Limits, SessionMetadata, Want
+from ..tools.fitting import LONG_PURPOSE, data_uri, message_uri, session_uri, shortened
 
 JSON = "application/json"
 SESSIONS_AT_ONCE = 100
@@ -104,8 +104,13 @@ def read(manager: SessionManager, uri: str, *, caller: str, as_user: str | None 
     except StorageError:
         raise
     except SessionsError as error:
-        raise MCPError(INVALID_PARAMS, str(error), {"uri": uri}) from error
+        raise MCPError(INVALID_PARAMS, str(error), {"uri": shortened(uri, longest_uri(manager.limits))}) from error
     return ReadResourceResult(contents=[TextResourceContents(uri=uri, mime_type=JSON, text=text)])
+
+
+def longest_uri(limits: Limits) -> int:
+    """How many characters the uri of a resource may have."""
+    return len(data_uri("a" * limits.id_chars, "\U0010ffff" * limits.key_chars))
 
 
 def session_of(uri: str) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable
 
 import anyio
 import anyio.from_thread
@@ -50,13 +50,18 @@ class Listener:
         """Whether it wants to hear of nothing."""
         return not self.lists and not self._seen
 
-    def watch(self, manager: SessionManager, uris: Iterable[str] = (), *, lists: bool = False) -> None:
+    def watch(self, manager: SessionManager, uris: Collection[str] = (), *, lists: bool = False) -> None:
         """Hear of what changes from now on; a uri that is no resource never does. Raises InvalidArgumentError for too
-        many.
+        many, and for one that is longer than any resource's: what is watched is kept.
         """
-        new = {uri: session_id for uri in uris if (session_id := resources.session_of(uri)) is not None}
-        if len(self) + len(new) > MOST_URIS:
+        if len(self) + len(uris) > MOST_URIS:
             raise InvalidArgumentError(f"At most {MOST_URIS:,} resources can be watched at once.", argument="uri")
+        most = resources.longest_uri(manager.limits)
+        if (length := max(map(len, uris), default=0)) > most:
+            raise InvalidArgumentError(
+                f"A uri has {length:,} characters; that of a resource has {most:,} at most.", argument="uri"
+            )
+        new = {uri: session_id for uri in uris if (session_id := resources.session_of(uri)) is not None}
         position = self.since or manager.storage.changes(None).next_cursor or ""
         states = {uri: resources.state(manager, uri, as_user=self.as_user) for uri in new}
         with self._lock:

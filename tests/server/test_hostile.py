@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
+from mcp import Client, MCPError
+from mcp.types import INVALID_PARAMS
 
 from mcp_sessions import SessionManager
 from mcp_sessions.storage import SQLiteSessionStorage
 from mcp_sessions.tools import SESSION_TOOLS
 from tests.processes import full_counts
+from tests.server.ears import subscribe
 from tests.server.pipes import Pipe
+from tests.server.ports import Port, head
+from tests.server.test_stdio import connect
 from tests.stores import SetClock
 from tests.tools.desk import EXAMPLES, Desk
 
@@ -72,6 +79,7 @@ HOSTILE = [
     '"[\\"\\\\ud800\\"]"',
     '"{\\"a\\": NaN}"',
 ]
+LONG = "k" * 3_000_000
 HUGE = ['"' + "x" * 2_000_000 + '"', "[" + "0," * 60_000 + "0]"]
 
 
@@ -141,6 +149,68 @@ def test_each_argument_of_each_tool_may_be_anything(wire: Wire, name: str) -> No
             elif name in ("session_delete", "session_complete"):
                 wire.desk.manager.delete_session(session_id)
                 wire.desk.prepare(session_id)
+
+
+def _client(server: Port | Path, mode: str) -> Client:
+    return Client(f"{server.url}/mcp", mode=mode) if isinstance(server, Port) else connect(server, mode=mode)
+
+
+@pytest.fixture(params=["stdio", "http"])
+def served(request: pytest.FixtureRequest, store: Path) -> Iterator[Port | Path]:
+    """What a client connects to."""
+    if request.param == "stdio":
+        yield store
+        return
+    with Port(store) as port:
+        yield port
+        assert "Traceback" not in port.errors()
+
+
+@pytest.mark.parametrize("uri", ["session:///" + LONG, f"session:///a/data/{LONG}", LONG], ids=["id", "key", "none"])
+async def test_a_uri_of_megabytes_is_refused(served: Port | Path, desk: Desk, mode: str, uri: str) -> None:
+    desk.prepare()
+    async with _client(served, mode) as client, _client(served, mode) as other:
+        with pytest.raises(MCPError) as unwatched:
+            await _watch(client, mode, uri)
+        assert unwatched.value.error.code == INVALID_PARAMS
+        assert unwatched.value.error.message.startswith(f"A uri has {len(uri):,} characters; that of a resource has ")
+        if mode == "legacy" or isinstance(served, Path):  # else it is in a header too
+            with pytest.raises(MCPError) as unread:
+                await client.read_resource(uri)
+            assert unread.value.error.code == INVALID_PARAMS
+            assert len(str(unread.value.error)) < 10_000
+        for one in (client, other):
+            assert (await one.read_resource("session:///a")).contents
+
+
+def test_a_uri_of_megabytes_in_a_header_is_refused(store: Path) -> None:
+    with Port(store) as port:
+        with port.connect() as connection:
+            with suppress(ConnectionError):  # it is not read to its end
+                connection.sendall(head("POST /mcp", b"{}", mcp_method="resources/read", mcp_name=LONG))
+                assert connection.recv(65_536).startswith(b"HTTP/1.1 400 ")
+        assert port.ask("GET /healthz")[0] == 200
+
+
+async def test_a_list_of_uris_of_megabytes_is_refused(served: Port | Path, desk: Desk) -> None:
+    """One that the old era cannot say: there each uri is a request."""
+    desk.prepare()
+    async with _client(served, "auto") as client, _client(served, "auto") as other:
+        for many in ([f"session:///a/data/{number}" for number in range(150_000)], ["x"] * 600_000):
+            with pytest.raises(MCPError) as refused:
+                await _watch(client, "auto", *many)
+            assert refused.value.error.code == INVALID_PARAMS
+            assert refused.value.error.message == "At most 1,000 resources can be watched at once."
+        for one in (client, other):
+            assert (await one.read_resource("session:///a")).contents
+
+
+async def _watch(client: Client, mode: str, *uris: str) -> None:
+    if mode == "legacy":
+        await subscribe(client, *uris)
+    else:
+        async with client.listen(resource_subscriptions=uris):
+            pass
 
 
 @pytest.mark.parametrize("tool", ["", "session_", "../session_get", "session_get\0", "é" * 1000, "__init__", "tool"])
