@@ -10,12 +10,14 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from .._json import encode
+from pydantic import ValidationError
+
+from .._json import decode, encode
 from ..calls import Call
 from ..errors import InvalidArgumentError, InvalidCursorError
-from ..models import ConversationMessage, Invocation, InvocationQuery, SessionMetadata, Value, View, Want
+from ..models import ConversationMessage, Invocation, InvocationQuery, SessionMetadata, Value, View, Want, invalid
 from ..storage.cursors import pack, unpack
 from ..storage.whole import EVERYTHING
 from .fitting import FRAME, fitted, size
@@ -74,6 +76,21 @@ def exported(
                     "Begin again without a cursor.",
                     argument="cursor",
                 ) from None
+
+
+def imported(document: bytes) -> View:
+    """The session in a JSON document that `exported` wrote. Raises InvalidArgumentError."""
+    try:
+        found: object = decode(document)
+    except ValueError as error:
+        raise InvalidArgumentError(f"This is no JSON: {error}.") from None
+    parts = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+    if parts.pop("format", None) != EXPORT_FORMAT:
+        raise InvalidArgumentError(f"This is no session that session_export wrote as JSON ({EXPORT_FORMAT}).")
+    try:
+        return View.model_validate({"records": parts.pop("invocations", None), **parts})
+    except ValidationError as error:
+        raise invalid(error, "The session cannot be taken: ") from None
 
 
 def _whole(form: Form, view: View) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mcp_sessions import get_session_manager
+from mcp_sessions.cli import main
 from tests.processes import hear, say
 
 
@@ -11,3 +12,8 @@ def call_slowly() -> None:
     with get_session_manager() as manager, manager.call("explore\x1b[2J", "s", {}, "agent:x", slow=True):
         say("running")
         hear()
+
+
+def import_sessions(source: str) -> None:
+    """`mcp-sessions import sessions`."""
+    main(["import", "sessions", source])

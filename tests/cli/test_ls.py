@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import pty
 import re
-import subprocess
-import sys
-import termios
 from pathlib import Path
 
 import pytest
@@ -17,28 +11,8 @@ import pytest
 from mcp_sessions.manager import SessionManager
 from mcp_sessions.storage import SQLiteSessionStorage
 
-from .conftest import ROOT, Program, Run
-
-
-def on_terminal(*args: str, columns: int, **env: str) -> str:
-    """What a command writes to a terminal of that width."""
-    controller, terminal = pty.openpty()
-    termios.tcsetwinsize(terminal, (40, columns))
-    child = subprocess.Popen(
-        [sys.executable, "-m", "mcp_sessions", *args],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", **env},
-        stdin=subprocess.DEVNULL,
-        stdout=terminal,
-        stderr=terminal,
-    )
-    os.close(terminal)
-    written = b""
-    with contextlib.suppress(OSError):  # Linux tells the end of a terminal by an error.
-        while part := os.read(controller, 65536):
-            written += part
-    os.close(controller)
-    assert child.wait() == 0, written
-    return written.decode()
+from .conftest import Program, Run
+from .terminals import on_terminal
 
 
 def ids(run: Run, *args: str) -> list[str]:
