@@ -184,17 +184,6 @@ def sync_file(fd: int) -> None:
         os.fsync(fd)
 
 
-def sync_directory(path: Path) -> None:
-    """When this returns, the names in a directory are on the disk. Windows keeps them without being asked."""
-    if os.name == "nt":
-        return
-    fd = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0))
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def write_at(fd: int, data: bytes, offset: int) -> None:
     """All of the data, at a place of the file."""
     left = memoryview(data)

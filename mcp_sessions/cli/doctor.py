@@ -37,8 +37,9 @@ class Line:
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print {version, ok, findings} as JSON.")
+@click.option("--repair", is_flag=True, help="First mend what can be mended without losing anything, and say what was.")
 @click.pass_context
-def doctor(ctx: click.Context, *, as_json: bool) -> None:
+def doctor(ctx: click.Context, *, as_json: bool, repair: bool) -> None:
     """Check the settings, the whole store, its calls, and the configurations of MCP clients.
 
     Each line says ok, warning or fault, what was looked at, and what to do next. Calls whose process has died are
@@ -46,7 +47,7 @@ def doctor(ctx: click.Context, *, as_json: bool) -> None:
     {level, what, detail, next}.
     """
     found: list[Line] = []
-    for line in _examine():
+    for line in _examine(repair=repair):
         found.append(line)
         if not as_json:
             _print(line)
@@ -67,7 +68,7 @@ def _print(line: Line) -> None:
         click.echo(f"         -> {one_line(line.next)}")
 
 
-def _examine() -> Iterator[Line]:
+def _examine(*, repair: bool) -> Iterator[Line]:
     yield Line("ok", "mcp-sessions", version())
     yield Line("ok", "Python", f"{platform.python_version()} on {platform.platform(terse=True)}")
     settings = None
@@ -80,11 +81,11 @@ def _examine() -> Iterator[Line]:
         for sentence in str(error).splitlines():
             yield Line("fault", "settings", sentence, "correct it in the environment or in .env")
     if settings is not None:
-        yield from _store(settings)
+        yield from _store(settings, repair=repair)
     yield from _clients()
 
 
-def _store(settings: Settings) -> Iterator[Line]:
+def _store(settings: Settings, *, repair: bool) -> Iterator[Line]:
     from ..default import manager_from
     from ..storage import location
 
@@ -96,6 +97,8 @@ def _store(settings: Settings) -> Iterator[Line]:
             return
         with manager_from(settings) as manager:
             yield Line("ok", "store", url)
+            for done in manager.storage.repair() if repair else ():
+                yield Line(done.level, done.what, done.detail)
             for finding in manager.check():
                 yield Line(finding.level, finding.what, finding.detail, _advice(finding))
             yield from _calls(manager)
@@ -108,6 +111,8 @@ def _advice(finding: Finding) -> str:
         return ""
     if "SQLite" in finding.what:
         return "python -m pip install --upgrade apsw"
+    if finding.what == "a log that is not in order":
+        return "mcp-sessions doctor --repair keeps what stands before that line, and moves the rest to a file beside it"
     if "not checked" in finding.what:
         return "see to what it says, then run doctor again"
     return "end every process that uses the store, copy its files somewhere safe, then report this with this output"

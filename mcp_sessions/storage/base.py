@@ -140,6 +140,10 @@ class SessionStorage(WholeSessions, ABC):
 
         back_up(self, Path(path).absolute(), replace=replace)
 
+    def repair(self) -> list[Finding]:
+        """Mend what `check` found, where that takes nothing away; what was done."""
+        return []
+
     def give_up(self) -> None:
         """Before the end: whoever waits for another process is refused now, and so is whoever would have to wait later.
 

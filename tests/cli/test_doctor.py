@@ -11,7 +11,7 @@ from typing import Any
 import apsw
 import pytest
 
-from mcp_sessions import SessionManager
+from mcp_sessions import FileSystemSessionStorage, SessionManager
 from mcp_sessions.cli.clients import CLIENTS, config_path
 from mcp_sessions.config import sqlite_url
 from mcp_sessions.errors import StorageError
@@ -195,3 +195,22 @@ def test_a_client_that_starts_it_is_well(place: Path, run: Run) -> None:
     assert found["cursor"]["level"] == "ok"
     assert "sessions starts" in found["cursor"]["detail"]
     assert "clients" not in found
+
+
+def test_a_damaged_log_is_told_and_repair_moves_the_rest_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    monkeypatch.setenv("MCP_SESSIONS_STORAGE", f"file://{tmp_path}/sessions")
+    with SessionManager(FileSystemSessionStorage(tmp_path / "sessions")) as manager:
+        manager.create_session("s")
+        for value in (1, 2):
+            manager.set_value("s", "k", value)
+    log = tmp_path / "sessions" / "s" / "log.jsonl"
+    log.write_bytes(log.read_bytes().replace(b'"value":1', b'"value":7'))
+    found = examined(run)["a log that is not in order"]
+    assert found["detail"].startswith(f"{log}: line 2 is damaged")
+    assert "mcp-sessions doctor --repair" in found["next"]
+    result = run("doctor", "--repair")
+    assert result.exit_code == 0
+    assert f"a log was put in order: {log}; what followed is in {log.with_name('log.damaged-2')}" in result.stdout
+    assert examined(run)["ends of logs that were moved away"]["level"] == "warning"

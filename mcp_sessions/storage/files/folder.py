@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ..._os import file_name, make_directory, sync_directory, sync_file, write_at
 from ...errors import StorageError
-from .lines import TAIL, Place, sum_at_end
+from .lines import Place
 
 LOG = "log.jsonl"
 STORE = ".store"
@@ -71,22 +71,9 @@ class Folder:
             raise StorageError(f"{self.log(name)} is not a file, so it is no session's log. Move it away.")
         return found.st_size
 
-    def check_no_link(self, name: str) -> None:
-        """Raise StorageError where the folder of a session is a link: nothing is followed out of the store."""
-        with suppress(FileNotFoundError):
-            if name and stat.S_ISLNK(os.lstat(self.of(name)).st_mode):
-                raise StorageError(f"{self.of(name)} is a link, and no session is looked for behind one. Remove it.")
-
-    def ends_at(self, name: str, place: Place) -> bool:
-        """Whether the line of a log that ends at this place ends there with its checksum."""
-        if place.size < TAIL:
-            return place == Place()
-        try:
-            with open(self.log(name), "rb") as file:
-                file.seek(place.size - TAIL)
-                return sum_at_end(file.read(TAIL)) == place.sum
-        except FileNotFoundError:
-            return False
+    def is_link(self, name: str) -> bool:
+        """Whether the folder of a session is a link: nothing is followed out of the store."""
+        return bool(name) and self.of(name).is_symlink()
 
     # acts that can be taken back
 
@@ -130,7 +117,7 @@ class Folder:
             os.close(fd)
 
     def remove(self, name: str, sid: int) -> None:
-        """Take a session's folder out of sight, in one step; `sweep` removes it."""
+        """Take a session's folder out of sight, in one step; it is among the `deleted` then."""
         gone = self.store / f"deleted-{sid}"
         if gone.exists():
             shutil.rmtree(gone)
@@ -140,10 +127,9 @@ class Folder:
             sync_directory(self.path)
             sync_directory(self.store)
 
-    def sweep(self) -> None:
-        """Remove what was deleted."""
-        for gone in self.store.glob("deleted-*"):
-            shutil.rmtree(gone, ignore_errors=True)
+    def deleted(self) -> list[Path]:
+        """The folders that are out of sight."""
+        return list(self.store.glob("deleted-*"))
 
     def replace(self, name: str, new: Path) -> int:
         """Put another file in the place of a log, in one step; when it was changed last, in ns."""

@@ -15,7 +15,7 @@ CREATE TABLE IF NOT EXISTS logs (
     changed INTEGER NOT NULL,          -- when the file was, in ns
     erase INTEGER NOT NULL DEFAULT 0,  -- something in it is to be erased
     viewed INTEGER NOT NULL DEFAULT 0, -- the size of which its views tell
-    said INTEGER NOT NULL DEFAULT 0,   -- the size that conversation.jsonl has then
+    said INTEGER,                      -- the size that conversation.jsonl must have, where that is known
     fault TEXT                         -- why nothing more is written to it
 ) STRICT, WITHOUT ROWID
 """
@@ -32,7 +32,7 @@ class Known:
     changed: int = 0
     erase: bool = False
     viewed: int = 0
-    said: int = 0
+    said: int | None = 0
     fault: str | None = None
 
 
@@ -70,9 +70,14 @@ def moved(db: Db, known: Known) -> None:
     """Keep where a log that is known ends now."""
     end = known.end
     db.execute(
-        "UPDATE logs SET size = ?, lines = ?, sum = ?, changed = ?, erase = ? WHERE name = ?",
-        (end.size, end.lines, end.sum, known.changed, known.erase, known.name),
+        "UPDATE logs SET size = ?, lines = ?, sum = ?, changed = ?, erase = ?, said = ? WHERE name = ?",
+        (end.size, end.lines, end.sum, known.changed, known.erase, known.said, known.name),
     )
+
+
+def viewed(db: Db, there: Known) -> None:
+    """Its views tell all up to where it ended then."""
+    db.execute("UPDATE logs SET viewed = ? WHERE name = ? AND sid = ?", (there.end.size, there.name, there.sid))
 
 
 def drop(db: Db, name: str) -> None:

@@ -16,6 +16,8 @@ from ...errors import StorageError
 from ...models import ConversationMessage, Invocation, SessionMetadata
 from ..sqlite.connecting import File, as_ours
 from ..sqlite.driver import Db
+from ..sqlite.writing import SLOTS
+from ..times import micros
 from . import known
 from .folder import SHARED, Folder, name_of
 from .known import Known
@@ -35,7 +37,7 @@ class _Open:
     end: Place = field(default_factory=Place)
     """Where it ends with what waits."""
     waiting: list[bytes] = field(default_factory=list[bytes])
-    said: list[str] = field(default_factory=list[str])
+    entries: list[Entry] = field(default_factory=list[Entry])
 
 
 @dataclass
@@ -48,13 +50,13 @@ class _Job:
 
 
 class FileLedger:
-    """The ledger of the files backend; `seen` is told which sessions were written, and what they said."""
+    """The ledger of the files backend; `seen` is told which logs were written, and what."""
 
     def __init__(self, folder: Folder, replaying: Replaying, underway: Underway) -> None:
         self._folder = folder
         self._replaying = replaying
         self._underway = underway
-        self.seen: Callable[[Known, list[str]], None] = lambda _known, _said: None
+        self.seen: Callable[[Known, list[Entry]], None] = lambda _known, _entries: None
         self._logs: dict[str, _Open] = {}
         self._of: dict[int, _Open] = {}
         self._waiting: list[_Open] = []
@@ -99,7 +101,7 @@ class FileLedger:
         self._folder.begin()
         written = {id(log): log for job in self._staged for log, _ in job.own.values()}
         for log in written.values():
-            self.seen(log.known, log.said)
+            self.seen(log.known, log.entries)
         self._end()
 
     def undo(self) -> None:
@@ -118,6 +120,8 @@ class FileLedger:
         name = name_of(session_id)
         if name in self._logs:
             return
+        if self._folder.is_link(name):
+            raise StorageError(f"{self._folder.of(name)} is a link, and no session is kept behind one. Remove it.")
         there = self._replaying.up_to_date(db, name)
         if there is not None:
             if there.fault is not None:
@@ -147,7 +151,10 @@ class FileLedger:
     def recorded(
         self, sid: int | None, slot: int, record: Invocation, revision: int | None, numbers: str | None
     ) -> None:
-        self._entry(sid).record(slot, record, revision, numbers)
+        entry = self._entry(sid)
+        entry.record(slot, record, revision, numbers)
+        if record.kind == "work":
+            entry.calls.append(micros(record.started_at) // 1000 * SLOTS + slot)
 
     def deleted(self, sid: int, session_id: str, position: int) -> None:
         self._job.deleted = (name_of(session_id), sid)
@@ -200,7 +207,9 @@ class FileLedger:
         if not log.waiting:
             self._waiting.append(log)
         log.waiting.append(line)
-        log.said += entry.said
+        log.entries.append(entry)
+        if log.known.said is not None:
+            log.known.said += sum(len(text.encode()) + 1 for text in entry.said)
 
     def _write(self, db: Db) -> None:
         """Write what waits; the store's own log first, since its line is what commits the others'."""

@@ -44,6 +44,8 @@ class Entry:
     """What only the store's own log holds."""
     said: list[str] = field(default_factory=list[str])
     """Its messages as readers see them."""
+    calls: list[int] = field(default_factory=list[int])
+    """The rows of its calls of work."""
 
     def text(self, line: int, first: int | None = None) -> str:
         """It as a line, but for the end; `first` is the line that it is written together with."""
@@ -124,6 +126,19 @@ def read(file: BinaryIO, start: Place) -> Iterator[Line]:
             return
         place = line.end
         yield line
+
+
+def intact(file: BinaryIO, end: Place) -> bool:
+    """Whether all that a log has up to a place is what was written there."""
+    file.seek(0)
+    place = Place()
+    while place.size < end.size:
+        raw = file.readline()
+        sum_ = sum_at_end(raw)
+        if sum_ is None or crc32(raw[:-TAIL], place.sum) != sum_:
+            return False
+        place = Place(place.size + len(raw), place.lines + 1, sum_)
+    return place == end
 
 
 def _line(raw: bytes, before: Place) -> Line | None:

@@ -6,11 +6,13 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 from pydantic import ValidationError
 
 from ..._json import encode
+from ...errors import SchemaChangedError
 from ...models import Limits
 from ..sqlite.connecting import File, as_ours
 from ..sqlite.driver import Db
@@ -20,8 +22,10 @@ from ..sqlite.writing import SQL
 from . import known
 from .folder import SHARED, Folder, name_of
 from .known import Known
-from .lines import FORMAT, TAIL, Line, Place, head_in, message_in, metadata_in, read, record_in, sealed
+from .legacy import is_legacy
+from .lines import FORMAT, TAIL, Line, Place, head_in, intact, message_in, metadata_in, read, record_in, sealed
 
+REPAIR = "mcp-sessions doctor --repair"
 _log = logging.getLogger(__name__)
 _LATER = re.compile(rb'^\{"line":\d+,(?:"with":(?P<with>\d+),)?.*,"sum":"[0-9a-f]{8}"\}$', re.MULTILINE)
 """A line that looks whole, behind one that is not."""
@@ -57,14 +61,20 @@ class Replaying:
 
     def all_names(self, db: Db) -> list[str]:
         """The logs that there are, and those that were."""
-        here = [entry.name for entry in os.scandir(self._folder.path) if entry.name[0] != "."]
+        here = [entry.name for entry in os.scandir(self._folder.path) if _may_be_session(entry)]
         return [SHARED, *here, *(row[0] for row in known.every(db))]
+
+    def legacy(self) -> list[Path]:
+        """The folders in the old layout, without a log."""
+        here = (Path(entry.path) for entry in os.scandir(self._folder.path) if _may_be_session(entry))
+        return [path for path in here if not self._folder.log(path.name).exists() and is_legacy(path)]
 
     def stale(self, db: Db) -> list[str]:
         """The logs whose files are not as the index knows them; the store's own first."""
         of = {name: (size, changed) for name, size, changed, _ in known.every(db)}
         found: list[str] = []
-        for name in dict.fromkeys([SHARED, *(e.name for e in os.scandir(self._folder.path) if e.name[0] != "."), *of]):
+        here = [entry.name for entry in os.scandir(self._folder.path) if _may_be_session(entry)]
+        for name in dict.fromkeys([SHARED, *here, *of]):
             try:
                 stat = os.lstat(self._folder.log(name))
             except (FileNotFoundError, NotADirectoryError):
@@ -75,6 +85,18 @@ class Replaying:
                 found.append(name)
         return found
 
+    def mend(self, db: Db, name: str) -> Path | None:
+        """Make a log one that can be written again, its rows anew; where what stood behind a damaged line is now."""
+        there = known.get(db, name)
+        aside = None
+        if there is not None:
+            if there.fault is not None and REPAIR in there.fault and there.end.size < (self._folder.size(name) or 0):
+                aside = self._folder.set_aside(name, there.end, "damaged")
+            self._clear(db, there)
+            known.drop(db, name)
+        self._replayed(db, name)
+        return aside
+
     def _replayed(self, db: Db, name: str) -> Known | None:
         try:
             return self._brought(db, name)
@@ -82,22 +104,24 @@ class Replaying:
             raise as_ours(File(self._folder.log(name)), error) from error
 
     def _brought(self, db: Db, name: str) -> Known | None:
-        self._folder.check_no_link(name)
-        size = self._folder.size(name)
+        size = None if self._folder.is_link(name) else self._folder.size(name)
         there = known.get(db, name)
         if size is None:
             self._forget(db, name)
             return None
-        if there is None or size < there.end.size or not self._folder.ends_at(name, there.end):
+        if there is None or not self._intact(there):
             if there is not None:
                 self._clear(db, there)
             there = Known(name, None, Place())
-        there.fault = None
+        there.fault, there.said = None, None
         for line in self._lines(name, there.end):
             try:
                 self._play(db, there, line)
             except (ValidationError, ValueError, KeyError, TypeError) as error:
                 there.fault = self._refusal(there, f"says what cannot be ({type(error).__name__}: {error})")
+                break
+            except SchemaChangedError as error:
+                there.fault = str(error)
                 break
             there.end = line.end
         if there.end.size < size and there.fault is None:
@@ -109,6 +133,10 @@ class Replaying:
         there.changed = os.stat(self._folder.log(name)).st_mtime_ns
         known.put(db, there)
         return there
+
+    def _intact(self, there: Known) -> bool:
+        with open(self._folder.log(there.name), "rb") as file:
+            return intact(file, there.end)
 
     def _lines(self, name: str, start: Place) -> Iterator[Line]:
         with open(self._folder.log(name), "rb") as file:
@@ -136,7 +164,7 @@ class Replaying:
     def _refusal(self, there: Known, fact: str) -> str:
         return (
             f"{self._folder.log(there.name)}: line {there.end.lines + 1} {fact}. It is read up to there, and nothing "
-            "is written to it. Restore it from a copy, or run: mcp-sessions doctor --repair"
+            f"is written to it. Restore it from a copy, or run: {REPAIR}"
         )
 
     def _forget(self, db: Db, name: str) -> None:
@@ -160,7 +188,10 @@ class Replaying:
     def _play(self, db: Db, there: Known, line: Line) -> None:
         entry = line.entry
         if entry.get("format", FORMAT) > FORMAT:
-            raise ValueError(f"format {entry['format']}; this mcp-sessions knows {FORMAT}")
+            raise SchemaChangedError(
+                f"{self._folder.log(there.name)} has format {entry['format']}; this mcp-sessions knows formats up to "
+                f"{FORMAT}. Upgrade it."
+            )
         if there.name == SHARED:
             self._play_shared(db, entry)
             return
@@ -251,6 +282,7 @@ class Replaying:
                 file.write(data)
             file.flush()
         there.changed = self._folder.replace(name, new)
+        there.viewed = end.size if there.viewed == there.end.size else 0
         there.end, there.erase = end, False
         known.put(db, there)
 
@@ -267,6 +299,10 @@ def _without(line: Line, gone: Mapping[int, tuple[str, str | None]]) -> str:
             for said in entry["messages"]
         ]
     return encode(entry)[:-1]
+
+
+def _may_be_session(entry: os.DirEntry[str]) -> bool:
+    return entry.name[0] != "." and entry.is_dir(follow_symlinks=False)
 
 
 def _session_id(db: Db, sid: int | None) -> str | None:

@@ -5,6 +5,7 @@ What it answers comes from a SQLite store, the index, which holds nothing that t
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,8 +16,9 @@ from typing import Literal, TypeVar
 import apsw
 
 from ..._os import FileLock
-from ...errors import InvalidArgumentError, StorageError
+from ...errors import InvalidArgumentError, SessionExistsError, StorageError
 from ...models import Change, Finding, Limits, SessionMetadata
+from ..restoring import checked
 from ..sqlite.connecting import translated
 from ..sqlite.driver import Db
 from ..sqlite.readers import Readers
@@ -24,11 +26,15 @@ from ..sqlite.storage import Opened, SQLiteSessionStorage
 from ..sqlite.writer import Chore, Work, Writer
 from ..sqlite.writing import Writing
 from . import known
-from .folder import Folder
+from .checking import check, differs
+from .folder import Folder, name_of
 from .ledger import FileLedger
+from .legacy import read_legacy
 from .replaying import Replaying
 from .underway import Underway
+from .views import Views
 
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 PIECE = 500
 """Logs that one transaction brings into the index, so that nobody waits for long behind it."""
@@ -63,16 +69,32 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
 
     def delete(self, session_id: str, change: Change) -> SessionMetadata:
         metadata = super().delete(session_id, change)
-        self._folder.sweep()
+        self._views.sweep()
         return metadata
 
     def check(self) -> list[Finding]:
-        return super().check()
+        findings = super().check()
+        with self._here().readers.one(snapshot=True) as db:
+            return [*findings, *check(db, self._folder, self.history_dir)]
+
+    def repair(self) -> list[Finding]:
+        """Mend logs that are not in order: what stands before a damaged line goes on, the rest is moved beside it."""
+        done: list[Finding] = []
+        with self._here().readers.one(snapshot=True) as db:
+            logs = [there for name, *_ in known.every(db) if (there := known.get(db, name)) is not None]
+            wrong = [there.name for there in logs if there.fault or differs(db, self._folder, there)]
+        for name in wrong:
+            aside = self._here().writer.run(lambda db, name=name: self._replaying.mend(db, name))
+            detail = str(self._folder.log(name)) + (f"; what followed is in {aside}" if aside is not None else "")
+            done.append(Finding(level="ok", what="a log was put in order", detail=detail))
+        self._views.repair(wrong)
+        return done
 
     def close(self) -> None:
         with suppress(StorageError):
             if not self._closed:
                 self._erase_all()
+                self._views.close()
         super().close()
 
     # the index
@@ -101,11 +123,32 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
             stale = writer.run(self._replaying.stale)
             for start in range(0, len(stale), PIECE):
                 writer.run(lambda db, names=stale[start : start + PIECE]: self._replaying.catch_up(db, names))
-            self._folder.sweep()
+            self._adopt(writer)
+            readers = Readers(self._file, writer.check_place)
+            self._views = Views(self._folder, self.history_dir, writer, readers)
+            ledger.seen = self._views.seen
+            self._views.sweep()
+            self._views.repair(writer.run(known.to_view))
         except BaseException:
             writer.close()
             raise
-        return Opened(writer, Readers(self._file, writer.check_place))
+        return Opened(writer, readers)
+
+    def _adopt(self, writer: Writer) -> None:
+        """Give each session of the old layout a log."""
+        for path in self._replaying.legacy():
+            try:
+                view = read_legacy(path)
+                checked(view)
+                name = name_of(view.metadata.session_id)
+                if path.name != name:
+                    path.rename(self._folder.of(name))
+                restore = partial(self._writing.restore, view=view)
+                writer.run(partial(self._ledger.together, restore))
+            except SessionExistsError:
+                pass  # another process was faster
+            except (StorageError, InvalidArgumentError, OSError) as error:
+                _log.warning("%s is left as it is: %s", path, error)
 
     def _discard_index(self) -> None:
         """It cannot be read, and is made anew."""

@@ -1,0 +1,344 @@
+"""What a person finds in the folder, and what happens where the folder is not as it was left."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcp_sessions import FileSystemSessionStorage, SessionNotFoundError, StorageError
+from mcp_sessions.models import Alter, Query, SessionStatus, Want
+from mcp_sessions.storage.files.legacy import legacy_sessions, read_legacy
+from mcp_sessions.storage.files.lines import TAIL, Place, sealed
+from mcp_sessions.testing.making import called, contents, does, everything, head, hits, ids, said, say, values
+from tests.storage.legacy_tree import tree
+
+RICH = "session_20251105_100000_0a1b2c3d"
+
+
+def opened(folder: Path, **options: Any) -> FileSystemSessionStorage:
+    return FileSystemSessionStorage(folder / "sessions", durability="process", **options)
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def lines(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def faults(storage: FileSystemSessionStorage) -> list[str]:
+    return [f"{finding.what}: {finding.detail}" for finding in storage.check() if finding.level != "ok"]
+
+
+# what is there to read
+
+
+def test_a_session_is_a_folder_that_can_be_read(tmp_path: Path) -> None:
+    with opened(tmp_path) as storage:
+        storage.create(head("notes", purpose="Keep notes", tags=["a"]))
+        storage.commit("notes", does(messages=(said("m", "Grüße"), said("n", "two")), set={"k": {"b": [1]}, ".i": 2}))
+    folder = tmp_path / "sessions" / "notes"
+    assert read(folder / "metadata.json")["purpose"] == "Keep notes"
+    assert read(folder / "metadata.json")["message_count"] == 2
+    assert [(line["seq"], line["content"]) for line in lines(folder / "conversation.jsonl")] == [
+        (1, "Grüße"),
+        (2, "two"),
+    ]
+    assert read(folder / "data.json") == {"k": {"b": [1]}}
+    assert "Grüße" in (folder / "log.jsonl").read_text(encoding="utf-8")
+    assert [line["line"] for line in lines(folder / "log.jsonl")] == [1, 2]
+
+
+def test_a_call_of_work_is_found_from_either_side(tmp_path: Path) -> None:
+    with opened(tmp_path) as storage:
+        storage.create(head("s"), does(records=(called("Call.1", tool_name="git/log", kind="work"),)))
+        storage.commit("s", does(records=(called("own", tool_name="session_get", kind="session"),)))
+    folder = tmp_path / "sessions" / "s"
+    assert [call["invocation_id"] for call in read(folder / "invocations.json")] == ["Call.1"]
+    (link,) = (folder / "invocations").iterdir()
+    assert read(link / "record.json")["tool_name"] == "git/log"
+    (place,) = (tmp_path / "sessions" / ".history").iterdir()
+    assert link.resolve() == place
+    assert place.name.endswith("_git%2flog_%43all.1")
+    assert read(place / "record.json")["session_id"] == "s"
+
+
+def test_where_no_links_can_be_made_a_file_tells_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "symlink")
+    with opened(tmp_path) as storage:
+        storage.create(head("s"), does(records=(called("c", kind="work"),)))
+        link = tmp_path / "sessions" / "s" / "invocations" / "c"
+        storage.commit("s", does(alter=Alter(status=SessionStatus.COMPLETED)))
+    assert read(link.parent / link.read_text(encoding="utf-8").strip() / "record.json")["invocation_id"] == "c"
+    with opened(tmp_path) as storage:
+        storage.delete("s", does())
+        assert list((tmp_path / "sessions" / ".history").iterdir()) == []
+
+
+def test_the_conversation_is_told_with_each_commit(tmp_path: Path) -> None:
+    told = tmp_path / "sessions" / "s" / "conversation.jsonl"
+    with opened(tmp_path) as storage, opened(tmp_path) as other:
+        storage.create(head("s"))
+        for number in range(1, 7):
+            (storage, other)[number % 2].commit("s", say(said(f"m{number}", f"word {number}")))
+            assert [line["seq"] for line in lines(told)] == list(range(1, number + 1))
+
+
+def test_what_was_retracted_leaves_what_people_read(tmp_path: Path) -> None:
+    folder = tmp_path / "sessions" / "s"
+    with opened(tmp_path) as storage:
+        storage.create(head("s"), say(said("m", "secret"), said("n", "kept")))
+        storage.commit("s", does(retract=((1, 1),)))
+    assert [line["content"] for line in lines(folder / "conversation.jsonl")] == ["kept"]
+    assert "secret" not in (folder / "log.jsonl").read_text(encoding="utf-8")
+    with opened(tmp_path) as storage:
+        storage.commit("s", say(said("o", "more")))
+        assert [line["content"] for line in lines(folder / "conversation.jsonl")] == ["kept", "more"]
+        assert faults(storage) == []
+
+
+def test_a_deleted_session_leaves_nothing(tmp_path: Path) -> None:
+    with opened(tmp_path) as storage:
+        storage.create(head("s"), does(messages=(said("m", "x"),), records=(called("c", kind="work"),)))
+    with opened(tmp_path) as storage:
+        storage.delete("s", does(records=(called("d", kind="session"),)))
+        assert not (tmp_path / "sessions" / "s").exists()
+        assert list((tmp_path / "sessions" / ".history").iterdir()) == []
+        assert list((tmp_path / "sessions" / ".store").iterdir()) == [tmp_path / "sessions" / ".store" / "log.jsonl"]
+
+
+def test_views_that_are_behind_are_brought_up_by_the_next_opening(tmp_path: Path) -> None:
+    folder = tmp_path / "sessions" / "s"
+    with opened(tmp_path) as storage:
+        storage.create(head("s"), does(set={"k": 1}, records=(called("c", kind="work"),)))
+    shutil.copytree(tmp_path, tmp_path.parent / "before")
+    with opened(tmp_path) as storage:
+        storage.commit("s", does(set={"k": 2}, messages=(said("m", "x"),), records=(called("e", kind="work"),)))
+    for name in ("data.json", "metadata.json", "invocations.json"):
+        shutil.copy(tmp_path.parent / "before" / "sessions" / "s" / name, folder / name)
+    (folder / "conversation.jsonl").unlink()
+    shutil.rmtree(tmp_path / "sessions" / ".index")
+    with opened(tmp_path):
+        pass
+    assert read(folder / "data.json") == {"k": 2}
+    assert read(folder / "metadata.json")["message_count"] == 1
+    assert [line["content"] for line in lines(folder / "conversation.jsonl")] == ["x"]
+    assert {call["invocation_id"] for call in read(folder / "invocations.json")} == {"c", "e"}
+
+
+def test_no_two_ids_share_a_folder_whatever_the_file_system_thinks_of_case(tmp_path: Path) -> None:
+    names = ["abc", "ABC", "Abc", "con", "CON", "nul.txt", "a.", "A" * 128, "a" * 128, "A" * 127 + "B"]
+    with opened(tmp_path) as storage:
+        for name in names:
+            storage.create(head(name), say(said("m", name)))
+    folders = [path.name for path in (tmp_path / "sessions").iterdir() if path.name[0] != "."]
+    assert len({name.lower() for name in folders}) == len(names)
+    assert not any(name.endswith(".") or name.partition(".")[0] in ("con", "nul") for name in folders)
+    shutil.rmtree(tmp_path / "sessions" / ".index")
+    with opened(tmp_path) as storage:
+        assert sorted(ids(storage)) == sorted(names)
+        assert all(contents(storage, name) == [name] for name in names)
+
+
+# the index
+
+
+@pytest.mark.parametrize("damage", ["gone", "emptied", "not SQLite", "older"])
+def test_an_index_that_cannot_be_used_is_made_again(tmp_path: Path, damage: str) -> None:
+    index = tmp_path / "sessions" / ".index" / "index.db"
+    with opened(tmp_path) as storage:
+        storage.create(head("s", tags=["t"]), does(messages=(said("m", "word"),), set={"k": 1}))
+        before = index.read_bytes()
+    with opened(tmp_path) as storage:
+        storage.commit("s", does(set={"k": 2}, messages=(said("n", "word"),), records=(called("c"),)))
+        storage.create(head("t"))
+        there = everything(storage, "word", "t")
+    if damage == "gone":
+        index.unlink()
+    else:
+        index.write_bytes({"emptied": b"", "not SQLite": b"x" * 9000, "older": before}[damage])
+    with opened(tmp_path) as storage:
+        assert everything(storage, "word", "t") == there
+        assert faults(storage) == []
+
+
+def test_folders_that_come_and_go_by_other_means_are_noticed_when_the_store_is_opened(tmp_path: Path) -> None:
+    folder = tmp_path / "sessions"
+    with opened(tmp_path) as storage:
+        for name in "abc":
+            storage.create(head(name), say(said("m", f"word {name}")))
+        position = storage.changes(None).next_cursor
+    shutil.move(folder / "a", tmp_path / "a")
+    shutil.rmtree(folder / "b")
+    with opened(tmp_path) as storage:
+        assert ids(storage) == ["c"]
+        assert hits(storage, "word") == [("c", 1)]
+        assert {change.session_id for change in storage.changes(position).items} == {"a", "b"}
+        storage.create(head("b"))
+    shutil.move(tmp_path / "a", folder / "a")
+    with opened(tmp_path) as storage:
+        assert sorted(ids(storage)) == ["a", "b", "c"]
+        assert contents(storage, "a") == ["word a"]
+        assert contents(storage, "b") == []
+
+
+def test_folders_of_two_stores_can_be_put_together(tmp_path: Path) -> None:
+    for number in "12":
+        with opened(tmp_path / number) as storage:
+            for name in "ab":
+                storage.create(head(name + number), does(messages=(said("m", f"word {name}"),), set={"k": number}))
+    for name in "ab":
+        shutil.copytree(tmp_path / "2" / "sessions" / f"{name}2", tmp_path / "1" / "sessions" / f"{name}2")
+    with opened(tmp_path / "1") as storage:
+        assert sorted(ids(storage)) == ["a1", "a2", "b1", "b2"]
+        assert values(storage, "b2") == {"k": "2"}
+        storage.commit("b2", does(set={"k": 3}))
+        assert faults(storage) == []
+
+
+# damage
+
+
+def test_a_torn_end_is_moved_away_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with opened(tmp_path) as storage:
+        storage.create(head("s"), say(said("m", "one")))
+    log = tmp_path / "sessions" / "s" / "log.jsonl"
+    whole = log.read_bytes()
+    log.write_bytes(whole + b'{"line":2,"head":{"rev')
+    with opened(tmp_path) as storage:
+        assert contents(storage) == ["one"]
+        assert [finding.what for finding in storage.check() if finding.level == "warning"] == [
+            "ends of logs that were moved away"
+        ]
+    assert log.read_bytes() == whole
+    assert (log.parent / "log.torn-2").read_bytes() == b'{"line":2,"head":{"rev'
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "22 bytes" in caplog.text
+
+
+def test_a_damaged_line_is_read_up_to_and_nothing_is_written_after_it(tmp_path: Path) -> None:
+    with opened(tmp_path) as storage:
+        storage.create(head("s"), say(said("m", "one")))
+        for n in range(3):
+            storage.commit("s", say(said(f"n{n}", f"two {n}")))
+        storage.create(head("t"))
+    log = tmp_path / "sessions" / "s" / "log.jsonl"
+    data = log.read_bytes().replace(b"two 1", b"two 9")
+    log.write_bytes(data)
+    with opened(tmp_path) as storage:
+        assert contents(storage) == ["one", "two 0"]
+        with pytest.raises(StorageError, match=r"s/log\.jsonl: line 3 is damaged.*mcp-sessions doctor --repair"):
+            storage.commit("s", say(said("o", "more")))
+        assert storage.commit("t", say(said("o", "more"))).seqs == [1]
+        assert [fault for fault in faults(storage) if "line 3 is damaged" in fault]
+    assert log.read_bytes() == data
+    with opened(tmp_path) as storage:
+        with pytest.raises(StorageError, match="line 3"):
+            storage.commit("s", does(set={"k": 1}))
+
+
+def test_a_link_in_the_place_of_a_session_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    with opened(tmp_path) as storage:
+        storage.create(head("mine"))
+        (tmp_path / "sessions" / "s").symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(StorageError, match="link"):
+            storage.create(head("s"))
+        with pytest.raises(SessionNotFoundError):
+            storage.read("s", Want())
+        (tmp_path / "sessions" / "theirs").symlink_to(tmp_path / "sessions" / "mine")
+    with opened(tmp_path) as storage:
+        assert ids(storage) == ["mine"]
+        assert [fault for fault in faults(storage) if "is a link: 2: " in fault]
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_copy_of_a_folder_under_another_name_is_no_session(tmp_path: Path) -> None:
+    with opened(tmp_path) as storage:
+        storage.create(head("s"))
+    shutil.copytree(tmp_path / "sessions" / "s", tmp_path / "sessions" / "copy")
+    with opened(tmp_path) as storage:
+        assert ids(storage) == ["s"]
+        assert [fault for fault in faults(storage) if "it is of session s" in fault]
+        assert storage.find(Query()).next_cursor is None
+
+
+def test_a_damaged_log_is_put_in_order_and_the_rest_kept_beside_it(tmp_path: Path) -> None:
+    with opened(tmp_path) as storage:
+        storage.create(head("s"), say(said("m", "one")))
+        for n in range(3):
+            storage.commit("s", say(said(f"n{n}", f"two {n}")))
+    log = tmp_path / "sessions" / "s" / "log.jsonl"
+    data = log.read_bytes().replace(b"two 1", b"two 9")
+    log.write_bytes(data)
+    with opened(tmp_path) as storage:
+        (done,) = storage.repair()
+        assert "log.damaged-3" in done.detail
+        assert faults(storage) == [f"ends of logs that were moved away: 1: {log.with_name('log.damaged-3')}"]
+        assert storage.commit("s", say(said("o", "more"))).seqs == [3]
+        assert contents(storage) == ["one", "two 0", "more"]
+        assert storage.repair() == []
+    assert log.read_bytes().startswith(data[: data.index(b'{"line":3')])
+    assert log.with_name("log.damaged-3").read_bytes() == data[data.index(b'{"line":3') :]
+
+
+def test_rows_that_do_not_tell_what_a_log_says_are_found_and_made_again(tmp_path: Path) -> None:
+    with opened(tmp_path) as storage:
+        storage.create(head("s"), say(said("m", "one")))
+        storage._here().writer.run(lambda db: db.execute("UPDATE sessions SET revision = 9").fetchall())
+        assert [fault for fault in faults(storage) if "does not tell what stands there" in fault]
+        assert len(storage.repair()) == 1
+        assert faults(storage) == []
+        assert storage.commit("s", does(set={"k": 1})).revision == 2
+
+
+def test_a_log_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
+    with opened(tmp_path) as storage:
+        storage.create(head("s"))
+    log = tmp_path / "sessions" / "s" / "log.jsonl"
+    text, _ = sealed(log.read_text(encoding="utf-8").replace('"format":1', '"format":2')[:-TAIL], Place())
+    log.write_bytes(text)
+    with opened(tmp_path) as storage:
+        with pytest.raises(StorageError, match=r"has format 2.*Upgrade it"):
+            storage.create(head("s"))
+        storage.repair()
+    assert log.read_bytes() == text
+
+
+# the old layout
+
+
+def test_sessions_of_the_old_layout_are_adopted_and_nothing_of_them_is_lost(tmp_path: Path) -> None:
+    sessions = tree(tmp_path)
+    (sessions / RICH / "notes.txt").write_text("mine", encoding="utf-8")
+    views = {view.metadata.session_id: view for view in map(read_legacy, legacy_sessions(sessions))}
+    for _ in range(2):
+        with FileSystemSessionStorage(sessions, durability="process") as storage:
+            assert sorted(ids(storage)) == sorted(views)
+            for name, view in views.items():
+                want = Want(any_keys=1000, messages=1000, order="oldest", records=1000)
+                now = storage.read(name, want)
+                assert (now.metadata, now.messages, now.data) == (view.metadata, view.messages, view.data)
+                assert {one.invocation_id for one in now.records} == {one.invocation_id for one in view.records}
+            assert [fault for fault in faults(storage) if "old layout" in fault] == []
+        shutil.rmtree(sessions / ".index")
+    assert (sessions / RICH / "notes.txt").read_text(encoding="utf-8") == "mine"
+    assert read(sessions / RICH / "metadata.json")["revision"] == 1
+
+
+def test_an_old_session_that_cannot_be_read_is_left_as_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    sessions = tree(tmp_path)
+    (sessions / "bad").mkdir()
+    (sessions / "bad" / "metadata.json").write_text("{", encoding="utf-8")
+    with FileSystemSessionStorage(sessions, durability="process") as storage:
+        assert RICH in ids(storage)
+        assert "bad" not in ids(storage)
+        assert [fault for fault in faults(storage) if f"sessions of the old layout: 1: {sessions / 'bad'}" in fault]
+    assert "bad" in caplog.text
+    assert [path.name for path in (sessions / "bad").iterdir()] == ["metadata.json"]
