@@ -210,6 +210,17 @@ def sync_pragmas() -> list[str]:
     return ["PRAGMA fullfsync=1", "PRAGMA checkpoint_fullfsync=1"] if sys.platform == "darwin" else []
 
 
+def sync_directory(path: Path) -> None:
+    """Let what was made, renamed or removed in a directory survive a loss of power, where its system can be told."""
+    if os.name == "nt":  # which opens no directories, and writes their changes in order
+        return
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 class Forked(Protocol):
     """What must not be in use while its process forks."""
 

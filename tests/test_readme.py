@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 import pytest
 
+from mcp_sessions import FileSystemSessionStorage, SessionManager
 from mcp_sessions.cli import COMMANDS, main
 from mcp_sessions.cli.demo import story
 from mcp_sessions.config import Settings, sqlite_url, variable
@@ -106,15 +107,32 @@ def test_the_json_is_what_install_prints_up_to_the_path(tmp_path: Path) -> None:
 
 
 def test_what_the_demo_is_shown_to_say_is_what_it_says() -> None:
-    shown, _ = blocks("text")
+    shown, _, _ = blocks("text")
     source = Path(story.__file__).read_text(encoding="utf-8")
     checks = [line.removeprefix("ok").strip() for line in shown.splitlines() if line.startswith("ok")]
     assert len(checks) == 2
     assert [check for check in checks if f'"{check}"' not in source] == []
 
 
+def test_a_store_of_files_has_what_is_shown_of_it(tmp_path: Path) -> None:
+    *_, shown = blocks("text")
+    with SessionManager(FileSystemSessionStorage(tmp_path / "folder")) as manager:
+        manager.create_session("release-notes")
+        manager.add_conversation_message("release-notes", "user", "What is new?")
+        manager.link_invocation("release-notes", "inv_1", "git_log")
+        with manager.call("session_query", None):
+            pass
+    there = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")]
+    named = re.findall(r"(?<=[ /])[a-z.-]+(?:\.jsonl?|/)(?= |$)", "\n" + shown.replace("\n", "\n "), re.MULTILINE)
+    assert len(named) == 9
+    assert [name for name in named if not any(path.endswith(name.rstrip("/")) for path in there)] == []
+    for folder in (".history", ".store", ".index", "invocations"):
+        assert f"{folder}/" in shown
+        assert any(folder in Path(path).parts for path in there)
+
+
 def test_the_lines_for_agents_name_tools_that_there_are() -> None:
-    _, lines = blocks("text")
+    _, lines, _ = blocks("text")
     named = re.findall(r"session_[a-z_]+", lines)
     assert len(lines.splitlines()) == 3
     assert len(named) == 5
