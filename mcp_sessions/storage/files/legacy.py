@@ -37,8 +37,9 @@ from ...models import (
 from ...session import derived_id
 from ..heads import NANO, nanos
 from ..whole import INVOCATION_DIR
+from .folder import LOG
 
-METADATA, LOG = "metadata.json", "log.jsonl"
+METADATA = "metadata.json"
 LEGACY = "mcp-sessions/legacy"
 """Where a message's payload or a session's custom_metadata keeps what was different before."""
 UNKNOWN_TOOL = "unknown"

@@ -15,27 +15,31 @@ from tests.processes import Child, Children
 from tests.storage import programs
 from tests.storage.disks import Disk
 from tests.storage.looking import faults, holds_what_was_told, made
-from tests.storage.programs import add
+from tests.storage.programs import add, new_session
+from tests.stores import open_store
 
 
-def test_what_three_writers_were_told_before_a_backup_is_in_it(tmp_path: Path) -> None:
-    path = made(tmp_path / "s.db", "a")
+@pytest.mark.parametrize("kind", ["sqlite", "files"])
+def test_what_three_writers_were_told_before_a_backup_is_in_it(kind: str, tmp_path: Path) -> None:
+    copies = [tmp_path / f"copy {number}.db" for number in range(5)]
     told: list[dict[str, Any]] = []
-    with Children() as children, SQLiteSessionStorage(path) as storage:
-        writers = [children.start(programs.append, str(path), "a", name, 0) for name in "xyz"]
+    with open_store(kind, tmp_path) as storage, Children() as children:
+        new_session(storage, "a")
+        writers = [children.start(programs.append_on_and_on, kind, tmp_path, "process", "a", name) for name in "xyz"]
         for writer in writers:
             assert writer.hear() == "ready"
             writer.tell()
-        for number in range(5):
+        for copy in copies:
             for writer in writers:
                 told += [writer.hear() for _ in range(20)]
-            storage.backup(tmp_path / f"copy {number}.db")
-            holds_what_was_told(tmp_path / f"copy {number}.db", "a", told)
+            storage.backup(copy)
+            holds_what_was_told(copy, "a", told)
         for writer in writers:
             writer.kill()
             told += writer.rest()
-    holds_what_was_told(path, "a", told)
-    assert [faults(tmp_path / f"copy {number}.db") for number in range(5)] == [[]] * 5
+        storage.backup(tmp_path / "last.db")
+    holds_what_was_told(tmp_path / "last.db", "a", told)
+    assert [faults(copy) for copy in (*copies, tmp_path / "last.db")] == [[]] * 6
 
 
 def test_a_backup_does_not_wait_for_others_to_stop_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
