@@ -79,6 +79,7 @@ class FileLedger:
         self._marked = False
         names = self._underway.names()
         if names != []:
+            known.prepare(db)  # the index may be new
             self._replaying.catch_up(db, names)
             self._underway.end()
 

@@ -230,7 +230,8 @@ class Replaying:
     def _play_shared(self, db: Db, entry: Mapping[str, Any]) -> None:
         self._play_records(db, None, entry)
         for span in entry.get("spans", ()):
-            self._bring(span)
+            if self._brings(span):
+                self._replayed(db, span["log"])  # which was as it was known until now
         gone = entry.get("deleted")
         if gone is not None:
             name = name_of(gone["session_id"])
@@ -241,8 +242,8 @@ class Replaying:
                 self._rows.deleted(db, gone["session_id"], gone["position"])
                 known.drop(db, name)
 
-    def _bring(self, span: Mapping[str, Any]) -> None:
-        """Append a line that was committed in the store's own log to a log that lacks it."""
+    def _brings(self, span: Mapping[str, Any]) -> bool:
+        """Append a line that was committed in the store's own log to a log that lacks it; whether it did."""
         name = cast("str", span["log"])
         end = Place()
         first = None
@@ -251,13 +252,14 @@ class Replaying:
                 first = first or line
                 end = line.end
         if span["line"] != end.lines + 1 or (first is not None and first.entry.get("sid") != span["sid"]):
-            return
+            return False
         if first is None and span["line"] != 1:
-            return  # it was deleted since
+            return False  # it was deleted since
         if (self._folder.size(name) or 0) > end.size:
             self._folder.set_aside(name, end, "torn")
         data, _ = sealed(span["text"], end)
         self._folder.append(name, data, end)
+        return True
 
     def _sid_in(self, name: str) -> int | None:
         if self._folder.size(name) is None:
