@@ -8,8 +8,8 @@ from typing import Literal
 
 from mcp_sessions.storage import FileSystemSessionStorage, MemorySessionStorage, SessionStorage, SQLiteSessionStorage
 
-DURABLE = ("sqlite",)
-KINDS = ("memory", "sqlite", "files")
+DURABLE = ("sqlite", "files")
+KINDS = ("memory", *DURABLE)
 
 
 class SetClock:

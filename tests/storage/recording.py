@@ -1,12 +1,15 @@
 """Recording what a real run of a store does to the disk: each write, truncation, entry and sync, in their order.
 
 Everything is done as it would be without the recording. SQLite is heard in a VFS that stands above its own, the
-directories that it syncs in the system call by which it opens them, and everybody else in the functions of `os`.
+directories that it syncs in the system call by which it opens them, and everybody else in `open` and the functions of
+`os`.
 """
 
 from __future__ import annotations
 
+import builtins
 import ctypes
+import io
 import os
 import threading
 from collections.abc import Callable, Generator
@@ -94,6 +97,7 @@ class Mark:
 Operation = Write | Resize | Enter | Leave | Move | Sync | Mark
 Steps = Generator[None, Any, None]
 """What is looked at before a call; after it the rest is run, with the result of the call."""
+_open = open
 
 
 class Recorder:
@@ -131,6 +135,8 @@ class Recorder:
         }
         for name, look in steps.items():
             self._undo.enter_context(patch.object(os, name, self._heard(getattr(os, name), look)))
+        for module in (builtins, io):
+            self._undo.enter_context(patch.object(module, "open", self._opened))
         vfs = _VFS(self)
         self._undo.callback(vfs.unregister)
         self._undo.enter_context(_heard_directories(vfs, self._synced_directory))
@@ -165,6 +171,11 @@ class Recorder:
             self._know(path, node)
             self.add(Enter(folder, path.name, node))
 
+    def wrote(self, fd: int, data: Any, written: int) -> None:
+        """Record what has just been written where a descriptor stood."""
+        if (node := self._of(fd)) is not None:
+            self._put(node, fd, data, os.lseek(fd, 0, os.SEEK_CUR) - written, written)
+
     # what each function of `os` does
 
     def _open(self, path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> Steps:
@@ -178,8 +189,7 @@ class Recorder:
 
     def _write(self, fd: int, data: Any) -> Steps:
         written = yield
-        if (node := self._of(fd)) is not None:
-            self._put(node, fd, data, os.lseek(fd, 0, os.SEEK_CUR) - written, written)
+        self.wrote(fd, data, written)
 
     def _pwrite(self, fd: int, data: Any, offset: int) -> Steps:
         written = yield
@@ -235,6 +245,14 @@ class Recorder:
 
     # parts
 
+    def _opened(self, file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        """What `open` gives; a file that can be written is heard."""
+        if set(mode).isdisjoint("wax+"):
+            return _open(file, mode, *args, **kwargs)
+        raw = _Raw(self, file, mode.replace("b", "").replace("t", ""))
+        buffer: Any = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
+        return buffer if "b" in mode else io.TextIOWrapper(buffer, kwargs.get("encoding"))
+
     def _heard(self, real: Callable[..., Any], look: Callable[..., Steps]) -> Callable[..., Any]:
         def heard(*args: Any, **kwargs: Any) -> Any:
             return self.call(look(*args, **kwargs), real, *args, **kwargs)
@@ -265,6 +283,25 @@ class Recorder:
             return self._know(path, Node("file", path.name, path.read_bytes(), path.stat().st_mtime_ns))
         entries = {one.name: self._known(one) for one in path.iterdir() if not one.name.endswith("-shm")}
         return self._know(path, Node("folder", path.name, entries=entries))
+
+
+class _Raw(io.FileIO):
+    """A file that `open` opened, which the functions of `os` do not write."""
+
+    def __init__(self, recorder: Recorder, file: Any, mode: str) -> None:
+        self._recorder = recorder
+        super().__init__(file, mode, opener=lambda path, flags: os.open(path, flags, 0o666))
+
+    def write(self, data: Any) -> int:
+        def steps() -> Steps:
+            self._recorder.wrote(self.fileno(), data, (yield))
+
+        return self._recorder.call(steps(), super().write, data)
+
+    def truncate(self, size: int | None = None) -> int:
+        size = self.tell() if size is None else size
+        os.ftruncate(self.fileno(), size)
+        return size
 
 
 def _place(path: Any, dir_fd: int | None) -> Path:

@@ -103,7 +103,11 @@ def test_whenever_the_power_is_cut_what_was_acknowledged_is_there(kind: str, tmp
 
 
 @pytest.mark.parametrize(
-    ("kind", "unsynced"), [("sqlite", "sessions.db-wal"), ("sqlite", "sessions.db"), ("sqlite", "new")]
+    ("kind", "unsynced"),
+    [
+        *(("sqlite", "sessions.db-wal"), ("sqlite", "sessions.db"), ("sqlite", "new")),
+        *(("files", "log.jsonl"), ("files", "new"), ("files", "sessions"), ("files", "a")),
+    ],
 )
 def test_a_sync_that_is_missing_is_found(kind: str, unsynced: str, tmp_path: Path) -> None:
     chance = random.Random(kind)
