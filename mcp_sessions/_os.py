@@ -28,6 +28,7 @@ except ImportError:
     msvcrt = None
 
 POLL_S = 0.005
+_HAS_PWRITE = hasattr(os, "pwrite")
 _FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)  # macOS, whose fsync leaves it to the disk's own cache
 
 
@@ -186,14 +187,23 @@ def sync_file(fd: int) -> None:
 
 def write_at(fd: int, data: bytes, offset: int) -> None:
     """All of the data, at a place of the file."""
-    left = memoryview(data)
-    while left:
-        if hasattr(os, "pwrite"):
-            written = os.pwrite(fd, left, offset)
+    while True:
+        if _HAS_PWRITE:
+            written = os.pwrite(fd, data, offset)
         else:
             os.lseek(fd, offset, os.SEEK_SET)
-            written = os.write(fd, left)
-        left, offset = left[written:], offset + written
+            written = os.write(fd, data)
+        if written == len(data):
+            return
+        data, offset = data[written:], offset + written
+
+
+def read_at(fd: int, most: int, offset: int) -> bytes:
+    """What stands at a place of the file, as far as it goes."""
+    if _HAS_PWRITE:
+        return os.pread(fd, most, offset)
+    os.lseek(fd, offset, os.SEEK_SET)
+    return os.read(fd, most)
 
 
 def make_directory(path: Path) -> None:

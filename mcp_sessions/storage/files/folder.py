@@ -21,7 +21,7 @@ from ..._os import file_name, make_directory, sync_directory, sync_file, write_a
 from ...errors import StorageError
 from .lines import Place
 
-LOG = "log.jsonl"
+LOG, CONVERSATION = "log.jsonl", "conversation.jsonl"
 STORE = ".store"
 INDEX = ".index"
 SHARED = ""
@@ -61,19 +61,34 @@ class Folder:
     def _log(self, name: str) -> str:
         return f"{self._root}{os.sep}{name or STORE}{os.sep}{LOG}"  # before each commit, where a Path takes its time
 
-    def size(self, name: str) -> int | None:
-        """How long a log is; None where there is none. Raises StorageError where something else stands there."""
+    def stat(self, name: str) -> tuple[int, int] | None:
+        """How long a log is, and when it was changed last, in ns; None where there is none.
+
+        Raises StorageError where something else stands there.
+        """
         try:
             found = os.lstat(self._log(name))
         except (FileNotFoundError, NotADirectoryError):
             return None
         if not stat.S_ISREG(found.st_mode):
             raise StorageError(f"{self.log(name)} is not a file, so it is no session's log. Move it away.")
-        return found.st_size
+        return found.st_size, found.st_mtime_ns
+
+    def size(self, name: str) -> int | None:
+        """How long a log is; None where there is none."""
+        found = self.stat(name)
+        return None if found is None else found[0]
+
+    def conversation(self, name: str) -> str:
+        """The view of a session's messages."""
+        return f"{self._root}{os.sep}{name}{os.sep}{CONVERSATION}"
 
     def is_link(self, name: str) -> bool:
         """Whether the folder of a session is a link: nothing is followed out of the store."""
-        return bool(name) and self.of(name).is_symlink()
+        try:
+            return bool(name) and stat.S_ISLNK(os.lstat(f"{self._root}{os.sep}{name}").st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
     # acts that can be taken back
 

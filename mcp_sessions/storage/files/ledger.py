@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -56,13 +55,14 @@ class FileLedger:
         self._folder = folder
         self._replaying = replaying
         self._underway = underway
+        self.ready = False
+        """The index has what this needs."""
         self.seen: Callable[[Known, list[Entry]], None] = lambda _known, _entries: None
         self._logs: dict[str, _Open] = {}
         self._of: dict[int, _Open] = {}
         self._waiting: list[_Open] = []
         self._staged: list[_Job] = []
         self._job = _Job()
-        self._marked = False
 
     def together(self, work: Callable[[Db], T], db: Db) -> T:
         """Do a piece of work, all of which is one commit."""
@@ -76,18 +76,16 @@ class FileLedger:
     def begin(self, db: Db) -> None:
         self._logs, self._of, self._waiting, self._staged, self._job = {}, {}, [], [], _Job()
         self._folder.begin()
-        self._marked = False
-        names = self._underway.names()
+        names = self._underway.others() if self.ready else []
         if names != []:
             known.prepare(db)  # the index may be new
             self._replaying.catch_up(db, names)
-            self._underway.end()
+            self._underway.looked()
 
     def seal(self, db: Db) -> None:
         jobs = [job for job in self._staged if job.own or job.shared is not None]
         if not jobs:
             return
-        self._marked = True
         self._underway.begin(dict.fromkeys(name for job in jobs for name in _names(job)))
         for job in jobs:
             if job.deleted is not None:
@@ -103,17 +101,11 @@ class FileLedger:
         written = {id(log): log for job in self._staged for log, _ in job.own.values()}
         for log in written.values():
             self.seen(log.known, log.entries)
-        self._end()
 
     def undo(self) -> None:
-        if self._folder.undo():
-            self._end()
-
-    def _end(self) -> None:
-        if self._marked:
-            self._marked = False
-            with suppress(OSError):  # then whoever comes next looks at logs that are in order
-                self._underway.end()
+        self._replaying.let_go()
+        if not self._folder.undo():
+            self._underway.forget()
 
     # the rows
 
@@ -140,8 +132,17 @@ class FileLedger:
         if position is not None:
             entry.position = position
 
-    def said(self, sid: int, slot: int, seq: int, message: ConversationMessage, given: bool, revision: int) -> None:
-        self._entry(sid).say(slot, seq, message, given, revision)
+    def said(
+        self,
+        sid: int,
+        slot: int,
+        seq: int,
+        message: ConversationMessage,
+        more: str | None,
+        given: bool,
+        revision: int,
+    ) -> None:
+        self._entry(sid).say(slot, seq, message, more, given, revision)
 
     def retracted(self, sid: int, seq: int, message_id: str, fingerprint: str | None) -> None:
         self._entry(sid).retracted.append((seq, message_id, fingerprint))
@@ -150,10 +151,10 @@ class FileLedger:
         self._entry(sid).key(key, version, text)
 
     def recorded(
-        self, sid: int | None, slot: int, record: Invocation, revision: int | None, numbers: str | None
+        self, sid: int | None, slot: int, record: Invocation, revision: int | None, numbers: str | None, body: str
     ) -> None:
         entry = self._entry(sid)
-        entry.record(slot, record, revision, numbers)
+        entry.record(slot, record, revision, numbers, body)
         if record.kind == "work":
             entry.calls.append(micros(record.started_at) // 1000 * SLOTS + slot)
 

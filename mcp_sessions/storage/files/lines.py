@@ -17,6 +17,11 @@ from ...models import ConversationMessage, Invocation, SessionMetadata
 
 FORMAT = 1
 TAIL = len(',"sum":"01234567"}\n')
+_COLUMNS = (
+    *("invocation_id", "user_id", "tool_name", "kind", "status", "started_at", "duration_ms", "model"),
+    *("token_usage", "scope"),
+)
+"""The fields of a record that are not in its body."""
 
 
 class Place(NamedTuple):
@@ -68,26 +73,38 @@ class Entry:
         parts += [f'"{name}":{encode(value)}' for name, value in self.more.items()]
         return ",".join(parts)
 
-    def say(self, slot: int, seq: int, message: ConversationMessage, given: bool, revision: int) -> None:
-        """Add a message."""
-        values = {name: value for name, value in vars(message).items() if value is not None}
-        values["seq"] = seq
-        text = encode(values)
-        self.said.append(text)
+    def say(
+        self, slot: int, seq: int, message: ConversationMessage, more: str | None, given: bool, revision: int
+    ) -> None:
+        """Add a message, of which `more` tells some fields."""
+        text = (
+            f'{{"seq":{seq},"message_id":"{message.message_id}","role":"{message.role}",'
+            f'"content":{encode(message.content)},"timestamp":{encode(message.timestamp)}'
+        )
+        if more is not None:
+            text = f"{text},{more[1:-1]}"
+        self.said.append(text + "}")
         place = f',"slot":{slot}' if slot else ""
-        self.messages.append(f'{text[:-1]},"revision":{revision},"given":{"true" if given else "false"}{place}}}')
+        self.messages.append(f'{text},"revision":{revision},"given":{"true" if given else "false"}{place}}}')
 
     def key(self, key: str, version: int, text: str | None) -> None:
         """Add a version of a key; no text for one that was removed."""
         value = "" if text is None else f',"value":{text}'
         self.keys.append(f'{{"key":{encode(key)},"version":{version}{value}}}')
 
-    def record(self, slot: int, record: Invocation, revision: int | None, numbers: str | None) -> None:
-        """Add a record."""
-        values = vars(record) | {"session_id": None, "revision": revision, "cut": record.cut or None}
-        kept = {name: value for name, value in values.items() if value is not None}
-        more = (f',"slot":{slot}' if slot else "") + (f',"numbers":{numbers}' if numbers else "")
-        self.records.append(f"{encode(kept)[:-1]}{more}}}")
+    def record(self, slot: int, record: Invocation, revision: int | None, numbers: str | None, body: str) -> None:
+        """Add a record, of which `body` tells some fields."""
+        values = {name: value for name in _COLUMNS if (value := getattr(record, name)) is not None}
+        parts = [encode(values)[:-1]]
+        if body != "{}":
+            parts.append(body[1:-1])
+        if revision is not None:
+            parts.append(f'"revision":{revision}')
+        if slot:
+            parts.append(f'"slot":{slot}')
+        if numbers:
+            parts.append(f'"numbers":{numbers}')
+        self.records.append(",".join(parts) + "}")
 
 
 def sealed(text: str, before: Place) -> tuple[bytes, Place]:

@@ -25,6 +25,7 @@ from .known import Known
 from .legacy import is_legacy
 from .lines import FORMAT, TAIL, Line, Place, head_in, intact, message_in, metadata_in, read, record_in, sealed
 
+MOST_KEPT = 256
 REPAIR = "mcp-sessions doctor --repair"
 _log = logging.getLogger(__name__)
 _LATER = re.compile(rb'^\{"line":\d+,(?:"with":(?P<with>\d+),)?.*,"sum":"[0-9a-f]{8}"\}$', re.MULTILINE)
@@ -36,28 +37,40 @@ class Replaying:
 
     def __init__(self, folder: Folder, limits: Limits) -> None:
         self._folder = folder
+        self._last: dict[str, Known] = {}
         self._rows = Rewriting(limits)
 
     def up_to_date(self, db: Db, name: str) -> Known | None:
         """What is known of a log, once all its lines stand in the rows; None where there is no such log."""
         try:
-            size = self._folder.size(name)
+            found = self._folder.stat(name)
         except OSError as error:
             raise as_ours(File(self._folder.log(name)), error) from error
-        there = known.get(db, name)
-        if there is not None and there.end.size == size:
-            return there
-        if there is None and size is None:
-            return None
-        return self._replayed(db, name)
+        there = self._last.get(name)
+        if there is None or (there.end.size, there.changed) != found:
+            there = known.get(db, name)
+            if there is not None and found is not None and there.end.size == found[0]:
+                self._keep(there)
+            elif there is not None or found is not None:
+                return self._replayed(db, name)
+        return there
+
+    def _keep(self, there: Known) -> None:
+        if len(self._last) >= MOST_KEPT:
+            self._last.clear()
+        self._last[there.name] = there
+
+    def let_go(self) -> None:
+        """What was known is not so: the transaction came to nothing."""
+        self._last.clear()
 
     def catch_up(self, db: Db, names: Iterable[str] | None) -> None:
         """Look at these logs; None: at all. The store's own first, since it may hold lines that others lack."""
         names = set(self.all_names(db) if names is None else names)
-        if SHARED in names:
-            self._replayed(db, SHARED)
-        for name in sorted(names - {SHARED}):
-            self._replayed(db, name)
+        for name in sorted(names, key=lambda name: name != SHARED):
+            there = known.get(db, name)
+            if there is None or self._folder.stat(name) != (there.end.size, there.changed):
+                self._replayed(db, name)
 
     def all_names(self, db: Db) -> list[str]:
         """The logs that there are, and those that were."""

@@ -120,6 +120,7 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
             writer = Writer(self._file, self._idle, ledger)
         try:
             writer.run(known.prepare)
+            ledger.ready = True
             stale = writer.run(self._replaying.stale)
             for start in range(0, len(stale), PIECE):
                 writer.run(lambda db, names=stale[start : start + PIECE]: self._replaying.catch_up(db, names))

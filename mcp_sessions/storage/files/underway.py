@@ -1,6 +1,6 @@
-"""Which logs are being written: so that whoever comes after a process that died in the middle knows where to look.
+"""Which logs were written last, and by whom: where that was another process, it may have died in the middle.
 
-Written and cleared under the gate, and never synced: after a power cut every log is looked at anyway.
+Written under the gate, and never synced: after a power cut every log is looked at anyway.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..._json import decode, encode
-from ..._os import write_at
-
-_NONE, _SOME = b"0", b"1"
+from ..._os import read_at, write_at
+from ...session import new_id
 
 
 class Underway:
@@ -20,28 +19,36 @@ class Underway:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._me = new_id("prc")
+        self._mine = b""
         self._fd = -1
 
-    def names(self) -> list[str] | None:
-        """The logs that somebody was writing and did not finish; None where that is not told as it should be."""
-        fd = self._open()
-        os.lseek(fd, 0, os.SEEK_SET)
-        first = os.read(fd, 1)
-        if first in (_NONE, b""):
+    def others(self) -> list[str] | None:
+        """The logs that another process wrote last; None where that is not told as it should be."""
+        fd = self._fd if self._fd >= 0 else self._open()
+        there = read_at(fd, len(self._mine) or 1, 0)
+        if there == self._mine:
             return []
         try:
-            length = os.fstat(fd).st_size
-            return list(map(str, decode(os.read(fd, length).partition(b"\n")[0])))
+            return list(map(str, decode(read_at(fd, os.fstat(fd).st_size, 0).partition(b"\n")[0])[1:]))
         except (ValueError, TypeError):
             return None
 
     def begin(self, names: Iterable[str]) -> None:
         """These are about to be written."""
-        write_at(self._open(), _SOME + encode(list(names)).encode() + b"\n", 0)
+        mine = encode([self._me, *names]).encode() + b"\n"
+        if mine != self._mine:
+            write_at(self._fd if self._fd >= 0 else self._open(), mine, 0)
+            self._mine = mine
 
-    def end(self) -> None:
-        """Nothing is."""
-        write_at(self._open(), _NONE, 0)
+    def looked(self) -> None:
+        """What others wrote is whole."""
+        self._mine = b""
+        self.begin([])
+
+    def forget(self) -> None:
+        """Somebody has to look at what was written here: it is not whole."""
+        self._mine = b""
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -49,7 +56,6 @@ class Underway:
             self._fd = -1
 
     def _open(self) -> int:
-        if self._fd < 0:
-            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-            self._fd = os.open(self._path, flags, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        self._fd = os.open(self._path, flags, 0o600)
         return self._fd

@@ -13,7 +13,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,17 +31,18 @@ from ..sqlite.rows import RECORD, message_of, metadata_of_row, record_of
 from ..sqlite.writer import Writer
 from ..sqlite.writing import SQL
 from . import known
-from .folder import Folder
+from .folder import CONVERSATION, Folder
 from .known import Known
 from .lines import Entry
 
 QUIET_S = 1.0
 MOST_S = 10.0
+CLOSING_S = 2.0
+"""How long what was behind already may keep somebody who closes the store; the rest is for the next opening."""
 PATIENCE_S = 5.0
 """How long is waited for another process that writes views."""
 SHOWN = 1000
 """Calls that invocations.json tells of, the newest; the folder beside it has all."""
-CONVERSATION = "conversation.jsonl"
 _log = logging.getLogger(__name__)
 
 
@@ -57,6 +58,8 @@ class _Behind:
     """Everything is looked at: nobody knows what is missing."""
     conversation: bool = False
     now: bool = False
+    own: bool = False
+    """This process wrote the session."""
 
 
 class Views:
@@ -72,20 +75,23 @@ class Views:
         self._wake = threading.Condition()
         self._one = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._closing = False
+        self._closing: float | None = None
 
     def seen(self, there: Known, entries: list[Entry]) -> None:
         """A session was written: its conversation follows at once, the rest soon."""
         retracted = any(entry.retracted for entry in entries)
         whole = not retracted and self._said(there, [text for entry in entries for text in entry.said])
         with self._wake:
+            idle = not self._behind
             behind = self._of(there.name)
             for entry in entries:
                 behind.calls.update(entry.calls)
+                behind.now = behind.now or "ended_at" in entry.head
             behind.conversation = behind.conversation or not whole
-            behind.now = behind.now or any(entry.head.get("ended_at") for entry in entries)
-            self._start()
-            self._wake.notify()
+            behind.own = True
+            if idle or behind.now:  # else the thread wakes up by itself
+                self._start()
+                self._wake.notify()
 
     def repair(self, names: Iterable[str]) -> None:
         """These are behind, and nobody knows how far."""
@@ -111,7 +117,7 @@ class Views:
     def close(self) -> None:
         """Bring all up to date, and end."""
         with self._wake:
-            self._closing = True
+            self._closing = time.monotonic() + CLOSING_S
             self._wake.notify()
         if self._thread is not None:
             self._thread.join()
@@ -131,7 +137,7 @@ class Views:
             return True
         data = "".join(f"{text}\n" for text in said).encode()
         try:
-            fd = os.open(self._folder.of(there.name) / CONVERSATION, os.O_WRONLY | os.O_CREAT, 0o600)
+            fd = os.open(self._folder.conversation(there.name), os.O_WRONLY | os.O_CREAT, 0o600)
             try:
                 start = -1 if there.said is None else there.said - len(data)
                 if os.fstat(fd).st_size != start:
@@ -146,7 +152,7 @@ class Views:
     # the thread
 
     def _start(self) -> None:
-        if self._thread is None and not self._closing:
+        if self._thread is None and self._closing is None:
             thread = threading.Thread(target=self._serve, name="mcp-sessions-views", daemon=True)
             with suppress(RuntimeError):  # the interpreter is ending: the next opening brings them up to date
                 thread.start()
@@ -155,14 +161,23 @@ class Views:
     def _serve(self) -> None:
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._closing or self._due() <= 0, self._due_in())
-                closing = self._closing
-                names = [name for name, behind in self._behind.items() if closing or _due(behind) <= 0]
-                work = [(name, self._behind.pop(name)) for name in names]
-            for name, behind in work:
+                self._wake.wait_for(lambda: self._closing is not None or self._due() <= 0, self._due_in())
+                closing = self._closing is not None
+                name = next(self._next(), None)
+                behind = None if name is None else self._behind.pop(name)
+            if name is not None and behind is not None:
                 self._bring(name, behind, last=closing)
-            if closing and not work:
-                return
+            elif closing:
+                return  # what was behind before is left to the next opening
+
+    def _next(self) -> Iterator[str]:
+        """What is to be written now; at the end what this process wrote, and of the rest what there is time for."""
+        if self._closing is None:
+            yield from (name for name, behind in self._behind.items() if _due(behind) <= 0)
+            return
+        yield from (name for name, behind in self._behind.items() if behind.own)
+        if time.monotonic() < self._closing:
+            yield from self._behind
 
     def _due(self) -> float:
         return min(map(_due, self._behind.values()), default=MOST_S)

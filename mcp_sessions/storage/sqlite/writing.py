@@ -239,13 +239,15 @@ class Writing:
             columns = [f"{name} = ?" for name in names]
             if "revision" in new:
                 columns.append(f"position = ifnull(?, ({SQL['position'].rstrip(';')}) + 1)")
-            sql = self._updates[names] = f"UPDATE sessions SET {', '.join(columns)} WHERE sid = ?"
+            sql = f"UPDATE sessions SET {', '.join(columns)} WHERE sid = ?"
+            if "revision" in new and self._ledger is not None:
+                sql += " RETURNING position"
+            self._updates[names] = sql
         if "revision" in new:
             values.append(position)
-        db.execute(sql, (*values, head.sid))
+        rows = db.execute(sql, (*values, head.sid)).fetchall()
         if self._ledger is not None:
-            position = db.execute(SQL["position"]).fetchone()[0] if "revision" in new else None
-            self._ledger.altered(head.sid, new, position)
+            self._ledger.altered(head.sid, new, rows[0][0] if rows else None)
 
     def _append(
         self,
@@ -290,7 +292,7 @@ class Writing:
         revision: int,
         slot: int | None = None,
     ) -> None:
-        timestamp = micros(message.timestamp)
+        timestamp, more = micros(message.timestamp), more_of(message)
         values = (
             sid,
             seq,
@@ -300,11 +302,11 @@ class Writing:
             message.content,
             timestamp,
             revision,
-            more_of(message),
+            more,
         )
         id_ = _add(db, "add_message", timestamp, slot, values)
         if self._ledger is not None:
-            self._ledger.said(sid, id_ - timestamp // 1000 * SLOTS, seq, message, given, revision)
+            self._ledger.said(sid, id_ - timestamp // 1000 * SLOTS, seq, message, more, given, revision)
 
     def _retract(self, db: Db, head: HeadRow, first: int, last: int, effect: Effect) -> None:
         for message in self._drop_said(db, head, first, last):
@@ -401,7 +403,7 @@ class Writing:
         numbers: str | None,
         slot: int | None = None,
     ) -> None:
-        started = micros(record.started_at)
+        started, body = micros(record.started_at), body_of(record)
         values = (
             sid,
             record.user_id,
@@ -418,11 +420,11 @@ class Writing:
             unpriced(record),
             revision,
             numbers,
-            body_of(record),
+            body,
         )
         id_ = _add(db, "add_record", started, slot, values)
         if self._ledger is not None:
-            self._ledger.recorded(sid, id_ - started // 1000 * SLOTS, record, revision, numbers)
+            self._ledger.recorded(sid, id_ - started // 1000 * SLOTS, record, revision, numbers, body)
 
     def _next_position(self, db: Db) -> int:
         return db.execute(SQL["position"]).fetchone()[0] + 1
