@@ -206,13 +206,17 @@ def read_at(fd: int, most: int, offset: int) -> bytes:
     return os.read(fd, most)
 
 
-def make_directory(path: Path) -> None:
-    """The directory and those above it, to stay; whatever was missing belongs to the user alone."""
+def make_directory(path: Path, *, durable: bool = False) -> None:
+    """The directory and those above it; whatever was missing belongs to the user alone.
+
+    `durable`: what is synced in it survives a loss of power, for its own entry does.
+    """
     if not path.is_dir():
         if path.parent != path:  # as it is for a drive that is not there
-            make_directory(path.parent)
+            make_directory(path.parent, durable=durable)
         path.mkdir(mode=0o700, exist_ok=True)
-        sync_directory(path.parent)
+        if durable:
+            sync_directory(path.parent)
 
 
 def sync_pragmas() -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from ...models import Finding
@@ -40,7 +39,7 @@ def check(db: Db, folder: Folder, history: Path) -> list[Finding]:
     folders = [Path(entry.path) for entry in others if entry.is_dir(follow_symlinks=False)]
     found += _named("warning", "sessions of the old layout", (str(path) for path in folders if is_legacy(path)))
     found += _named("warning", "folders that are no session", (str(path) for path in folders if not is_legacy(path)))
-    found += _named("warning", "told of calls of no session", _orphans(folder, here, history))
+    found += _named("warning", "told of calls of no session", _orphans(folder, history))
     return found
 
 
@@ -76,8 +75,9 @@ def differs(db: Db, folder: Folder, there: Known) -> str | None:
     return None
 
 
-def _orphans(folder: Folder, names: set[str], history: Path) -> list[str]:
-    linked = {place for name in names if name for place in links(folder.of(name)).values()}
-    with suppress(FileNotFoundError):
-        return [entry.path for entry in os.scandir(history) if entry.name not in linked]
-    return []
+def _orphans(folder: Folder, history: Path) -> list[str]:
+    # Others write meanwhile: what is told is linked before it is there, and gone before its link is.
+    told = list(history.iterdir()) if history.is_dir() else []
+    sessions = [path for path in folder.path.iterdir() if path.name[0] != "."]
+    linked = {name for path in (*sessions, *folder.deleted()) for name in links(path).values()}
+    return [str(path) for path in told if path.name not in linked and path.exists()]

@@ -44,7 +44,7 @@ class Folder:
     def prepare(self) -> None:
         """Make what is missing."""
         for path in (self.path, self.store, self.index):
-            make_directory(path)
+            make_directory(path, durable=True)
         ignore = self.index / ".gitignore"
         if not ignore.exists():
             with suppress(OSError):
@@ -145,6 +145,11 @@ class Folder:
     def deleted(self) -> list[Path]:
         """The folders that are out of sight."""
         return list(self.store.glob("deleted-*"))
+
+    def drop_empty(self, name: str) -> None:
+        """Remove a session's folder to which no log came before its writer ended."""
+        with suppress(OSError):
+            os.rmdir(self.of(name))
 
     def replace(self, name: str, new: Path) -> int:
         """Put another file in the place of a log, in one step; when it was changed last, in ns."""

@@ -120,6 +120,7 @@ class Replaying:
         size = None if self._folder.is_link(name) else self._folder.size(name)
         there = known.get(db, name)
         if size is None:
+            self._folder.drop_empty(name)
             self._forget(db, name)
             return None
         if there is None or not self._intact(there):

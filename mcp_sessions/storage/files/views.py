@@ -228,17 +228,18 @@ class Views:
         """The record of a call, and a link to it."""
         stamp = call.started_at.strftime("%Y%m%d_%H%M%S")
         place = self._history / f"{stamp}_{file_name(call.tool_name)[:64]}_{file_name(call.invocation_id)}"
-        if not place.is_dir():
-            make_directory(place)
-        _put(place / "record.json", call.to_dict())
         link = folder / "invocations" / file_name(call.invocation_id)
         if not os.path.lexists(link):
-            make_directory(link.parent)
+            # The link comes first, and in a folder that is there: what is told is found again when it is to go.
+            link.parent.mkdir(mode=0o700, exist_ok=True)
             target = os.path.relpath(place, link.parent)
             try:
                 os.symlink(target, link)
             except (OSError, NotImplementedError, AttributeError):  # Windows asks for a privilege
                 link.write_text(f"{target}\n", encoding="utf-8")
+        if not place.is_dir():
+            make_directory(place)
+        _put(place / "record.json", call.to_dict())
 
     def _say_anew(self, name: str) -> None:
         """Write the conversation anew, as after a retraction; nobody says anything meanwhile."""

@@ -129,7 +129,7 @@ def _connect(file: File, flags: int, pragmas: list[str]) -> Db:
 def prepare(file: File, gate: FileLock) -> Db:
     """The writer's connection to a file that is ours and of our version, made or brought up to date as needed."""
     path = file.path
-    make_directory(path.parent)
+    make_directory(path.parent, durable=True)
     if not path.exists():
         _make(file, gate)
     log = path.with_name(path.name + "-wal")
