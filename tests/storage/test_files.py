@@ -15,6 +15,7 @@ from mcp_sessions.models import Alter, Query, SessionStatus, Want
 from mcp_sessions.storage.files.legacy import legacy_sessions, read_legacy
 from mcp_sessions.storage.files.lines import TAIL, Place, sealed
 from mcp_sessions.testing.making import called, contents, does, everything, head, hits, ids, said, say, values
+from tests.processes import until
 from tests.storage.legacy_tree import tree
 
 RICH = "session_20251105_100000_0a1b2c3d"
@@ -130,6 +131,51 @@ def test_views_that_are_behind_are_brought_up_by_the_next_opening(tmp_path: Path
     assert read(folder / "metadata.json")["message_count"] == 1
     assert [line["content"] for line in lines(folder / "conversation.jsonl")] == ["x"]
     assert {call["invocation_id"] for call in read(folder / "invocations.json")} == {"c", "e"}
+
+
+def test_a_folder_that_somebody_removes_is_not_made_again_by_its_views(tmp_path: Path) -> None:
+    """Its views looked like a session of the old layout, which the next opening adopted."""
+    with opened(tmp_path) as storage:
+        storage.create(head("s"), does(messages=(said("m", "x"),), records=(called("c", kind="work"),)))
+        shutil.rmtree(tmp_path / "sessions" / "s")
+    assert not (tmp_path / "sessions" / "s").exists()
+    assert not (tmp_path / "sessions" / ".history").exists()
+    with opened(tmp_path) as storage:
+        assert ids(storage) == []
+
+
+def test_views_that_cannot_be_written_wait_before_they_are_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They were tried thousands of times a second, with a warning each."""
+    with opened(tmp_path) as storage:
+        storage.create(head("s"))
+        (tmp_path / "sessions" / "s" / "metadata.json").mkdir()
+        until(lambda: "s is behind" in caplog.text)
+        storage.create(head("t"))
+        until((tmp_path / "sessions" / "t" / "metadata.json").exists)
+        assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("target", [b"", b"..", b"/", b"\xff"])
+def test_a_link_that_names_no_call_takes_nothing_else_with_it(tmp_path: Path, target: bytes) -> None:
+    """With its session went all that was told of other calls, or the whole folder."""
+    with opened(tmp_path) as storage:
+        for name in "st":
+            storage.create(head(name), does(records=(called(f"of-{name}", kind="work"),)))
+    (tmp_path / "sessions" / "s" / "invocations" / "torn").write_bytes(target)
+    with opened(tmp_path) as storage:
+        storage.delete("s", does())
+        assert ids(storage) == ["t"]
+    assert read(tmp_path / "sessions" / "t" / "invocations" / "of-t" / "record.json")["session_id"] == "t"
+    assert len(list((tmp_path / "sessions" / ".history").iterdir())) == 1
+
+
+def test_calls_of_long_names_are_told_too(tmp_path: Path) -> None:
+    with opened(tmp_path) as storage:
+        storage.create(head("s"), does(records=(called("A" * 66, tool_name="t" * 100, kind="work"),)))
+    (link,) = (tmp_path / "sessions" / "s" / "invocations").iterdir()
+    assert read(link / "record.json")["invocation_id"] == "A" * 66
 
 
 def test_no_two_ids_share_a_folder_whatever_the_file_system_thinks_of_case(tmp_path: Path) -> None:

@@ -43,6 +43,8 @@ PATIENCE_S = 5.0
 """How long is waited for another process that writes views."""
 SHOWN = 1000
 """Calls that invocations.json tells of, the newest; the folder beside it has all."""
+MOST_CHARS = 255
+"""Of a name, as most file systems take it."""
 _log = logging.getLogger(__name__)
 
 
@@ -60,6 +62,8 @@ class _Behind:
     now: bool = False
     own: bool = False
     """This process wrote the session."""
+    not_before: float = 0.0
+    """When it is tried again, where it could not be written."""
 
 
 class Views:
@@ -161,7 +165,8 @@ class Views:
     def _serve(self) -> None:
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._closing is not None or self._due() <= 0, self._due_in())
+                while self._closing is None and self._due() > 0:
+                    self._wake.wait(self._due_in())
                 closing = self._closing is not None
                 name = next(self._next(), None)
                 behind = None if name is None else self._behind.pop(name)
@@ -183,7 +188,8 @@ class Views:
         return min(map(_due, self._behind.values()), default=MOST_S)
 
     def _due_in(self) -> float | None:
-        return max(self._due(), 0.01) if self._behind else None
+        # What comes meanwhile tells nobody, and is not due before.
+        return min(max(self._due(), 0.01), QUIET_S) if self._behind else None
 
     def _bring(self, name: str, behind: _Behind, *, last: bool) -> None:
         try:
@@ -195,11 +201,13 @@ class Views:
                     finally:
                         self._lock.release()
         except (OSError, StorageError) as error:
-            _log.warning("What people read of %s is behind: %s", self._folder.of(name), error)
-            done = False
+            done = not self._folder.of(name).is_dir()  # then somebody removed it meanwhile
+            if not done:
+                _log.warning("What people read of %s is behind: %s", self._folder.of(name), error)
         if not done and not last:
             with self._wake:
-                self._of(name).whole = True
+                behind = self._of(name)
+                behind.whole, behind.not_before = True, time.monotonic() + MOST_S
 
     # one session
 
@@ -227,8 +235,10 @@ class Views:
     def _tell(self, folder: Path, call: Invocation) -> None:
         """The record of a call, and a link to it."""
         stamp = call.started_at.strftime("%Y%m%d_%H%M%S")
-        place = self._history / f"{stamp}_{file_name(call.tool_name)[:64]}_{file_name(call.invocation_id)}"
-        link = folder / "invocations" / file_name(call.invocation_id)
+        name = file_name(call.invocation_id)
+        tool = file_name(call.tool_name)[: min(64, MOST_CHARS - len(f"{stamp}__{name}"))]
+        place = self._history / f"{stamp}_{tool}_{name}"
+        link = folder / "invocations" / name
         if not os.path.lexists(link):
             # The link comes first, and in a folder that is there: what is told is found again when it is to go.
             link.parent.mkdir(mode=0o700, exist_ok=True)
@@ -264,9 +274,9 @@ class Views:
 
 def _due(behind: _Behind) -> float:
     """Seconds until it is to be written."""
-    if behind.now or behind.whole:
-        return 0.0
-    return min(behind.last + QUIET_S, behind.since + MOST_S) - time.monotonic()
+    at_once = behind.now or behind.whole
+    due = 0.0 if at_once else min(behind.last + QUIET_S, behind.since + MOST_S)
+    return max(due, behind.not_before) - time.monotonic()
 
 
 def _calls(db: Db, sid: int | None, limit: int = -1) -> list[Invocation]:
@@ -309,6 +319,9 @@ def links(folder: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     with suppress(OSError):
         for entry in os.scandir(folder / "invocations"):
-            target = os.readlink(entry) if entry.is_symlink() else Path(entry).read_text(encoding="utf-8").strip()
-            found[entry.name] = Path(target).name
+            with suppress(OSError, ValueError):
+                target = os.readlink(entry) if entry.is_symlink() else Path(entry).read_text(encoding="utf-8").strip()
+                name = Path(target).name
+                if name not in ("", ".."):  # which are no folder of a call's own
+                    found[entry.name] = name
     return found
