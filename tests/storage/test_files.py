@@ -16,6 +16,7 @@ from mcp_sessions.storage.files.legacy import legacy_sessions, read_legacy
 from mcp_sessions.storage.files.lines import TAIL, Place, sealed
 from mcp_sessions.testing.making import called, contents, does, everything, head, hits, ids, said, say, values
 from tests.processes import until
+from tests.processes import until
 from tests.storage.legacy_tree import tree
 
 RICH = "session_20251105_100000_0a1b2c3d"
@@ -388,3 +389,35 @@ def test_an_old_session_that_cannot_be_read_is_left_as_it_is(tmp_path: Path, cap
         assert [fault for fault in faults(storage) if f"sessions of the old layout: 1: {sessions / 'bad'}" in fault]
     assert "bad" in caplog.text
     assert [path.name for path in (sessions / "bad").iterdir()] == ["metadata.json"]
+
+
+def test_after_a_retraction_the_conversation_is_told_with_each_commit_again(tmp_path: Path) -> None:
+    told = tmp_path / "sessions" / "s" / "conversation.jsonl"
+    with opened(tmp_path) as storage:
+        storage.create(head("s"), say(said("m", "one"), said("n", "two")))
+        storage.commit("s", does(retract=((1, 1),)))
+        until(lambda: [line["seq"] for line in lines(told)] == [2])
+        for number in range(3, 6):
+            storage.commit("s", say(said(f"m{number}", "word")))
+            assert [line["seq"] for line in lines(told)] == list(range(2, number + 1))
+
+
+def test_a_change_of_several_sessions_is_whole_wherever_its_writer_died(tmp_path: Path) -> None:
+    """The line in the store's own log commits it; what the others lack is brought to them."""
+    with opened(tmp_path) as storage:
+        for name in "ab":
+            storage.create(head(name))
+    before = {name: (tmp_path / "sessions" / name / "log.jsonl").read_bytes() for name in "ab"}
+    with opened(tmp_path) as storage:
+        storage.commit("a", does(set={"k": 1}, also=(("b", does(set={"k": 2}, messages=(said("m", "x"),))),)))
+        there = everything(storage, "x")
+        shared = tmp_path / "sessions" / ".store" / "log.jsonl"
+        committed = shared.read_bytes()
+    for missing in ("a", "b", "ab"):
+        shutil.rmtree(tmp_path / "sessions" / ".index")
+        shared.write_bytes(committed)
+        for name in missing:
+            (tmp_path / "sessions" / name / "log.jsonl").write_bytes(before[name])
+        with opened(tmp_path) as storage:
+            assert everything(storage, "x") == there
+            assert faults(storage) == []

@@ -63,6 +63,8 @@ class FileLedger:
         self._waiting: list[_Open] = []
         self._staged: list[_Job] = []
         self._job = _Job()
+        self._others: list[str] | None = []
+        """What another process wrote last, and this transaction looked at."""
 
     def together(self, work: Callable[[Db], T], db: Db) -> T:
         """Do a piece of work, all of which is one commit."""
@@ -76,11 +78,10 @@ class FileLedger:
     def begin(self, db: Db) -> None:
         self._logs, self._of, self._waiting, self._staged, self._job = {}, {}, [], [], _Job()
         self._folder.begin()
-        names = self._underway.others() if self.ready else []
-        if names != []:
+        self._others = self._underway.others() if self.ready else []
+        if self._others != []:
             known.prepare(db)  # the index may be new
-            self._replaying.catch_up(db, names)
-            self._underway.looked()
+            self._replaying.catch_up(db, self._others)
 
     def seal(self, db: Db) -> None:
         jobs = [job for job in self._staged if job.own or job.shared is not None]
@@ -88,8 +89,8 @@ class FileLedger:
             return
         self._underway.begin(dict.fromkeys(name for job in jobs for name in _names(job)))
         for job in jobs:
-            if job.deleted is not None:
-                self._write(db)
+            if job.deleted is not None or _spans(job):
+                self._write(db)  # what its lines follow must be there before the line that commits them
             self._line(db, job)
             if job.deleted is not None:
                 self._write(db)
@@ -98,6 +99,8 @@ class FileLedger:
 
     def settle(self) -> None:
         self._folder.begin()
+        if self._others != [] and not self._staged:
+            self._underway.begin([])
         written = {id(log): log for job in self._staged for log, _ in job.own.values()}
         for log in written.values():
             self.seen(log.known, log.entries)
@@ -105,7 +108,9 @@ class FileLedger:
     def undo(self) -> None:
         self._replaying.let_go()
         if not self._folder.undo():
-            self._underway.forget()
+            self._underway.leave(None)
+        elif self._others != []:
+            self._underway.leave(self._others)
 
     # the rows
 

@@ -77,15 +77,13 @@ class Replaying:
         here = [entry.name for entry in os.scandir(self._folder.path) if _may_be_session(entry)]
         return [SHARED, *here, *(row[0] for row in known.every(db))]
 
-    def legacy(self) -> list[Path]:
-        """The folders in the old layout, without a log."""
-        here = (Path(entry.path) for entry in os.scandir(self._folder.path) if _may_be_session(entry))
-        return [path for path in here if not self._folder.log(path.name).exists() and is_legacy(path)]
-
-    def stale(self, db: Db) -> list[str]:
-        """The logs whose files are not as the index knows them; the store's own first."""
+    def stale(self, db: Db) -> tuple[list[str], list[Path]]:
+        """The logs whose files are not as the index knows them, the store's own first; and the folders in the layout
+        without a log.
+        """
         of = {name: (size, changed) for name, size, changed, _ in known.every(db)}
         found: list[str] = []
+        legacy: list[Path] = []
         here = [entry.name for entry in os.scandir(self._folder.path) if _may_be_session(entry)]
         for name in dict.fromkeys([SHARED, *here, *of]):
             try:
@@ -93,10 +91,14 @@ class Replaying:
             except (FileNotFoundError, NotADirectoryError):
                 if name in of:
                     found.append(name)
+                elif is_legacy(self._folder.of(name)):
+                    legacy.append(self._folder.of(name))
+                else:
+                    self._folder.drop_empty(name)
                 continue
             if of.get(name) != (stat.st_size, stat.st_mtime_ns):
                 found.append(name)
-        return found
+        return found, legacy
 
     def mend(self, db: Db, name: str) -> Path | None:
         """Make a log one that can be written again, its rows anew; where what stood behind a damaged line is now."""

@@ -91,10 +91,10 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
         return done
 
     def close(self) -> None:
-        with suppress(StorageError):
-            if not self._closed:
+        if self._opened is not None and not self._closed:
+            with suppress(StorageError):  # the next opening sees to it
                 self._erase_all()
-                self._views.close()
+            self._views.close()
         super().close()
 
     # the index
@@ -121,12 +121,12 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
         try:
             writer.run(known.prepare)
             ledger.ready = True
-            stale = writer.run(self._replaying.stale)
+            stale, legacy = writer.run(self._replaying.stale)
             for start in range(0, len(stale), PIECE):
                 writer.run(lambda db, names=stale[start : start + PIECE]: self._replaying.catch_up(db, names))
-            self._adopt(writer)
+            self._adopt(writer, legacy)
             readers = Readers(self._file, writer.check_place)
-            self._views = Views(self._folder, self.history_dir, writer, readers)
+            self._views = Views(self._folder, self.history_dir, writer, readers, self._replaying.let_go)
             ledger.seen = self._views.seen
             self._views.sweep()
             self._views.repair(writer.run(known.to_view))
@@ -135,9 +135,9 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
             raise
         return Opened(writer, readers)
 
-    def _adopt(self, writer: Writer) -> None:
+    def _adopt(self, writer: Writer, legacy: list[Path]) -> None:
         """Give each session of the old layout a log."""
-        for path in self._replaying.legacy():
+        for path in legacy:
             try:
                 view = read_legacy(path)
                 checked(view)

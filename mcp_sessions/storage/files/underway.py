@@ -41,14 +41,11 @@ class Underway:
             write_at(self._fd if self._fd >= 0 else self._open(), mine, 0)
             self._mine = mine
 
-    def looked(self) -> None:
-        """What others wrote is whole."""
+    def leave(self, names: Iterable[str] | None) -> None:
+        """Whoever comes next has to look at these; None: at all."""
         self._mine = b""
-        self.begin([])
-
-    def forget(self) -> None:
-        """Somebody has to look at what was written here: it is not whole."""
-        self._mine = b""
+        left = b"?" if names is None else encode(["", *names]).encode()
+        write_at(self._fd if self._fd >= 0 else self._open(), left + b"\n", 0)
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -13,7 +13,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,11 +69,15 @@ class _Behind:
 class Views:
     """The views of one folder, kept up by a thread of each process for what that process wrote."""
 
-    def __init__(self, folder: Folder, history_dir: Path, writer: Writer, readers: Readers) -> None:
+    def __init__(
+        self, folder: Folder, history_dir: Path, writer: Writer, readers: Readers, anew: Callable[[], None]
+    ) -> None:
         self._folder = folder
         self._history = history_dir
         self._writer = writer
         self._readers = readers
+        self._anew = anew
+        """To be called where what is known of a log changes while its size does not."""
         self._lock = FileLock(folder.index / "views")
         self._behind: dict[str, _Behind] = {}
         self._wake = threading.Condition()
@@ -268,6 +272,7 @@ class Views:
                 there.said = file.tell()
             os.replace(new, folder / CONVERSATION)
             known.put(db, there)
+            self._anew()
 
         self._writer.run(say)
 
