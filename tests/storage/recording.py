@@ -95,8 +95,8 @@ class Mark:
 
 
 Operation = Write | Resize | Enter | Leave | Move | Sync | Mark
-Steps = Generator[None, Any, None]
-"""What is looked at before a call; after it the rest is run, with the result of the call."""
+Steps = Generator[bool, Any, None]
+"""What is looked at before a call: whether it writes to the tree. After it the rest is run, with its result."""
 _open = open
 
 
@@ -150,11 +150,15 @@ class Recorder:
     def call(self, steps: Steps, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Do it, and record it where it did not fail."""
         with self._lock:
-            next(steps)
+            if next(steps):
+                self.before(real)
             result = real(*args, **kwargs)
             with suppress(StopIteration):
                 steps.send(result)
             return result
+
+    def before(self, real: Callable[..., Any]) -> None:
+        """Called before each call that writes to the tree; what it raises is what that call raises."""
 
     def node_at(self, path: Path) -> Node | None:
         """What stands at a path under the root."""
@@ -181,53 +185,53 @@ class Recorder:
     def _open(self, path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> Steps:
         place = _place(path, dir_fd)
         existed = os.path.lexists(place)
-        fd = yield
+        fd = yield bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)) and self.node_at(place.parent) is not None
         if not existed:
             self.new(place, Node("file", place.name))
         elif flags & os.O_TRUNC and (node := self._of(fd)) is not None:
             self.add(Resize(node, 0, os.fstat(fd).st_mtime_ns))
 
     def _write(self, fd: int, data: Any) -> Steps:
-        written = yield
+        written = yield self._of(fd) is not None
         self.wrote(fd, data, written)
 
     def _pwrite(self, fd: int, data: Any, offset: int) -> Steps:
-        written = yield
+        written = yield self._of(fd) is not None
         if (node := self._of(fd)) is not None:
             self._put(node, fd, data, offset, written)
 
     def _truncate(self, file: Any, length: int) -> Steps:
-        yield
         node = self._of(file) if isinstance(file, int) else self.node_at(Path(file).resolve())
+        yield node is not None
         if node is not None:
             self.add(Resize(node, length, os.stat(file).st_mtime_ns))  # noqa: PTH116 - it may be a descriptor
 
     def _sync(self, fd: int) -> Steps:
-        yield
+        yield self._of(fd) is not None
         if (node := self._of(fd)) is not None:
             self.add(Sync(node))
 
     def _mkdir(self, path: Any, mode: int = 0o777, *, dir_fd: int | None = None) -> Steps:
         place = _place(path, dir_fd)
-        yield
+        yield self.node_at(place.parent) is not None
         self.new(place, Node("folder", place.name))
 
     def _symlink(
         self, target: Any, path: Any, target_is_directory: bool = False, *, dir_fd: int | None = None
     ) -> Steps:
         place = _place(path, dir_fd)
-        yield
+        yield self.node_at(place.parent) is not None
         self.new(place, Node("link", place.name, os.fsencode(target)))
 
     def _link(self, old: Any, new: Any, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None) -> Steps:
         place = _place(new, dst_dir_fd)
-        yield
+        yield self.node_at(place.parent) is not None
         if (node := self.node_at(place)) is not None:
             self.new(place, node)
 
     def _rename(self, old: Any, new: Any, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None) -> Steps:
         before, after = _place(old, src_dir_fd), _place(new, dst_dir_fd)
-        yield
+        yield self.node_at(after.parent) is not None
         node, one, other = (self.node_at(path) for path in (after, before.parent, after.parent))
         if node is not None and one is not None and other is not None:
             self.add(Move(one, before.name, node, other, after.name))
@@ -235,7 +239,7 @@ class Recorder:
     def _remove(self, path: Any, *, dir_fd: int | None = None) -> Steps:
         place = _place(path, dir_fd)
         node, folder = self.node_at(place), self.node_at(place.parent)
-        yield
+        yield folder is not None
         if node is not None and folder is not None:
             self.add(Leave(folder, place.name, node))
 
@@ -294,7 +298,7 @@ class _Raw(io.FileIO):
 
     def write(self, data: Any) -> int:
         def steps() -> Steps:
-            self._recorder.wrote(self.fileno(), data, (yield))
+            self._recorder.wrote(self.fileno(), data, (yield True))
 
         return self._recorder.call(steps(), super().write, data)
 
@@ -336,7 +340,7 @@ class _File(apsw.VFSFile):
 
     def _opening(self, path: Path) -> Steps:
         existed = path.exists()
-        yield
+        yield False
         if not existed:
             self._recorder.new(path, Node("file", path.name))
         self._node = self._recorder.node_at(path)
@@ -352,7 +356,7 @@ class _File(apsw.VFSFile):
 
     def _do(self, operation: Callable[[Node], Operation], real: Callable[..., None], *args: Any) -> None:
         def steps() -> Steps:
-            yield
+            yield self._node is not None
             if self._node is not None:
                 self._recorder.add(operation(self._node))
 

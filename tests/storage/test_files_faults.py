@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from mcp_sessions.errors import SessionNotFoundError, StorageError
 from mcp_sessions.models import Query
 from mcp_sessions.storage import FileSystemSessionStorage
+from mcp_sessions.storage.files.folder import LOG
 from mcp_sessions.testing.making import contents, does, head, ids, said, say
+from tests.processes import full_counts
+from tests.storage.disks import Disk
+from tests.storage.recording import Recorder
+
+MOVED = "ends of logs that were moved away"
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    with Disk(tmp_path / "disk") as disk:
+        yield disk
 
 
 def made(folder: Path) -> Path:
@@ -44,3 +62,97 @@ def test_a_change_of_two_sessions_that_reached_one_log_before_a_power_cut_is_who
     with FileSystemSessionStorage(folder) as storage:
         assert contents(storage, "a") == ["first of a", "of both"]
         assert contents(storage, "b") == ["first of b", "of both"]
+
+
+def test_a_log_that_ends_anywhere_in_its_last_line_keeps_all_lines_before_it(tmp_path: Path) -> None:
+    """And the store goes on: whatever is left of a line is not taken for one, and nothing is written behind it."""
+    folder = made(tmp_path / "sessions")
+    before = (folder / "a" / LOG).read_bytes()
+    with FileSystemSessionStorage(folder) as storage:
+        storage.commit("a", say(said("2", "cut off")))
+    whole = (folder / "a" / LOG).read_bytes()
+    assert whole.startswith(before)
+    sizes = range(len(before), len(whole))
+    for size in sizes if full_counts() else sizes[::17]:
+        copy = tmp_path / "copy"
+        shutil.copytree(folder, copy)
+        os.truncate(copy / "a" / LOG, size)
+        with FileSystemSessionStorage(copy, durability="process") as storage:
+            assert contents(storage, "a") == ["first of a"]
+            assert storage.commit("a", say(said("3", "goes on"))).seqs == [2]
+        with FileSystemSessionStorage(copy, durability="process") as storage:
+            assert contents(storage, "a") == ["first of a", "goes on"]
+            assert contents(storage, "b") == ["first of b"]
+            assert {finding.what for finding in storage.check() if finding.level != "ok"} <= {MOVED}
+        shutil.rmtree(copy)
+
+
+def test_a_read_only_disk_is_a_clear_error(disk: Disk) -> None:
+    folder = made(disk.path / "sessions")
+    disk.read_only()
+    for path in (folder, disk.path / "new", disk.path / "new" / "sessions"):
+        with pytest.raises(StorageError, match=str(disk.path)):
+            FileSystemSessionStorage(path)
+    disk.writable()
+    with FileSystemSessionStorage(folder) as storage:
+        assert contents(storage, "a") == ["first of a"]
+        storage.commit("a", say(said("2", "accepted")))
+
+
+def test_a_file_in_the_way_of_the_folder_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file", encoding="utf-8")
+    for path in (tmp_path / "file", tmp_path / "file" / "sessions"):
+        with pytest.raises(StorageError, match=str(tmp_path / "file")):
+            FileSystemSessionStorage(path)
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "a file"
+
+
+def test_a_folder_that_is_taken_away_while_open_takes_no_writes(tmp_path: Path) -> None:
+    folder = made(tmp_path / "sessions")
+    with FileSystemSessionStorage(folder) as storage:
+        folder.rename(tmp_path / "elsewhere")
+        for _ in range(2):
+            with pytest.raises(StorageError):
+                storage.commit("a", say(said("2", "into nothing")))
+            with pytest.raises(StorageError):
+                storage.create(head("c"))
+    with FileSystemSessionStorage(tmp_path / "elsewhere") as storage:
+        assert contents(storage, "a") == ["first of a"]
+
+
+class Removing(Recorder):
+    """Removes a session's folder in the middle of a call: before its log is opened."""
+
+    folder: Path | None = None
+
+    def before(self, real: Callable[..., Any]) -> None:
+        if self.folder is not None and real.__name__ == "open":
+            folder, self.folder = self.folder, None
+            shutil.rmtree(folder)
+
+
+def test_a_session_whose_folder_is_removed_in_the_middle_of_a_call_takes_no_write(tmp_path: Path) -> None:
+    folder = made(tmp_path / "sessions")
+    with Removing(folder) as disk, FileSystemSessionStorage(folder) as storage:
+        storage.commit("b", say(said("2", "second of b")))
+        disk.folder = folder / "a"
+        with pytest.raises((StorageError, SessionNotFoundError)):
+            storage.commit("a", say(said("2", "into nothing")))
+        assert disk.folder is None
+        storage.commit("b", say(said("3", "third of b")))
+    assert not (folder / "a").exists()
+    with FileSystemSessionStorage(folder) as storage:
+        assert ids(storage) == ["b"]
+        assert {finding.level for finding in storage.check()} == {"ok"}
+
+
+def test_a_link_that_takes_the_place_of_a_session_while_open_is_not_written_through(tmp_path: Path) -> None:
+    folder, outside = made(tmp_path / "sessions"), tmp_path / "outside"
+    with FileSystemSessionStorage(folder) as storage:
+        (folder / "a").rename(outside)
+        (folder / "a").symlink_to(outside, target_is_directory=True)
+        before = (outside / LOG).read_bytes()
+        with pytest.raises(StorageError):
+            storage.commit("a", say(said("2", "through a link")))
+        storage.commit("b", say(said("2", "second of b")))
+    assert (outside / LOG).read_bytes() == before

@@ -73,6 +73,10 @@ class FileLedger:
         self._staged.append(job)
         return result
 
+    def close(self) -> None:
+        """Let go of its file."""
+        self._underway.close()
+
     # the transaction
 
     def begin(self, db: Db) -> None:

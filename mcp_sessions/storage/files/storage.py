@@ -96,6 +96,7 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
                 self._erase_all()
             self._views.close()
         super().close()
+        self._ledger.close()
 
     # the index
 
@@ -132,6 +133,7 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
             self._views.repair(writer.run(known.to_view))
         except BaseException:
             writer.close()
+            ledger.close()
             raise
         return Opened(writer, readers)
 
