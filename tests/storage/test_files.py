@@ -16,7 +16,6 @@ from mcp_sessions.storage.files.legacy import legacy_sessions, read_legacy
 from mcp_sessions.storage.files.lines import TAIL, Place, sealed
 from mcp_sessions.testing.making import called, contents, does, everything, head, hits, ids, said, say, values
 from tests.processes import until
-from tests.processes import until
 from tests.storage.legacy_tree import tree
 
 RICH = "session_20251105_100000_0a1b2c3d"

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from mcp_sessions.storage import FileSystemSessionStorage, SessionStorage
-from mcp_sessions.testing import StorageKit
+from mcp_sessions.testing import StorageKit, histories
+from mcp_sessions.testing.kit_changes import Changes
+from mcp_sessions.testing.kit_deletion import Deletion
+from mcp_sessions.testing.kit_handles import Handles
+from mcp_sessions.testing.kit_messages import Messages
 
 
 class TestFiles(StorageKit):
@@ -17,7 +22,7 @@ class TestFiles(StorageKit):
         return FileSystemSessionStorage(folder / "sessions", durability="process")
 
 
-class TestFilesWhoseIndexIsLost(StorageKit):
+class TestFilesWhoseIndexIsLost(Changes, Deletion, Handles, Messages):
     """What is opened again has to be read from the logs."""
 
     def open(self, folder: Path) -> SessionStorage:
@@ -28,3 +33,30 @@ class TestFilesWhoseIndexIsLost(StorageKit):
         if close:
             return super().another(storage, close=True)
         return FileSystemSessionStorage(self.folder / "sessions", durability="process")
+
+
+class Forgetful:
+    """A store of files that every now and then is opened anew, without its index."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "sessions"
+        self._store = FileSystemSessionStorage(self._folder, durability="process")
+        self._asked = 0
+
+    def __getattr__(self, name: str) -> Any:
+        self._asked += 1
+        if self._asked % 23 == 0:
+            self._store.close()
+            shutil.rmtree(self._folder / ".index")
+            self._store = FileSystemSessionStorage(self._folder, durability="process")
+        return getattr(self._store, name)
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._store.close()
+
+
+def test_random_histories_are_answered_as_memory_answers_them_by_logs_that_are_read_anew() -> None:
+    histories.compare(Forgetful)

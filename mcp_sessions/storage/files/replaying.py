@@ -189,7 +189,7 @@ class Replaying:
         if there is not None:
             session_id = _session_id(db, there.sid)
             if session_id is not None:
-                self._rows.deleted(db, session_id, db.execute(SQL["position"]).fetchone()[0] + 1)
+                self._rows.deleted(db, there.sid, session_id, db.execute(SQL["position"]).fetchone()[0] + 1)
             known.drop(db, name)
 
     def _clear(self, db: Db, there: Known) -> None:
@@ -253,9 +253,9 @@ class Replaying:
             name = name_of(gone["session_id"])
             if self._sid_in(name) == gone["sid"]:
                 self._folder.remove(name, gone["sid"])
+            self._rows.deleted(db, gone["sid"], gone["session_id"], gone["position"])
             there = known.get(db, name)
             if there is not None and there.sid == gone["sid"]:
-                self._rows.deleted(db, gone["session_id"], gone["position"])
                 known.drop(db, name)
 
     def _brings(self, span: Mapping[str, Any]) -> bool:

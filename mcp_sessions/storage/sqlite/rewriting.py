@@ -59,9 +59,11 @@ class Rewriting(Writing):
             db.execute(SQL["drop_record"], (row[0],))
         self._add_record(db, sid, record, revision, numbers, slot)
 
-    def deleted(self, db: Db, session_id: str, position: int) -> None:
-        """Remove a session, if it is there, with all that belongs to it."""
-        self.forget(db, session_id)
+    def deleted(self, db: Db, sid: int | None, session_id: str, position: int) -> None:
+        """Remove a session, if it is there and not another one of that id, with all that belongs to it."""
+        row = db.execute(SQL["head"], (session_id,)).fetchone()
+        if row is not None and row[0] == sid:
+            self.forget(db, session_id)
         db.execute(SQL["forget_deleted"], (position,))
         db.execute(SQL["add_deleted"], (position, session_id))
         db.execute(SQL["prune_deleted"], (KEPT_DELETIONS,))
