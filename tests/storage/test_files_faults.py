@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from mcp_sessions.models import Query
 from mcp_sessions.storage import FileSystemSessionStorage
 from mcp_sessions.storage.files.folder import LOG
 from mcp_sessions.testing.making import contents, does, head, ids, said, say
-from tests.processes import full_counts
+from tests.processes import full_counts, until
 from tests.storage.disks import Disk
 from tests.storage.recording import Recorder
 
@@ -156,3 +157,38 @@ def test_a_link_that_takes_the_place_of_a_session_while_open_is_not_written_thro
             storage.commit("a", say(said("2", "through a link")))
         storage.commit("b", say(said("2", "second of b")))
     assert (outside / LOG).read_bytes() == before
+
+
+def test_a_change_of_two_sessions_is_whole_whatever_else_its_batch_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was committed before what its batch appended to one of them, and could not follow there after a crash."""
+    folder, moments, write = made(tmp_path / "sessions"), [tmp_path / "moments"], os.pwrite
+
+    def pwrite(*args: Any) -> int:
+        moments.append(moments[0] / str(len(moments)))
+        shutil.copytree(folder, moments[-1])
+        return write(*args)
+
+    with FileSystemSessionStorage(folder) as storage:
+        writer = storage._here().writer
+        go, inside = threading.Event(), threading.Event()
+        both = does(messages=(said("3", "of both"),), also=(("b", say(said("3", "of both"))),))
+        works: list[Any] = [
+            lambda: writer.run(lambda db: inside.set() or go.wait()),
+            lambda: storage.commit("a", say(said("2", "second"))),
+            lambda: storage.commit("a", both),
+        ]
+        threads = [threading.Thread(target=work) for work in works]
+        for waiting, thread in enumerate(threads):
+            thread.start()
+            until(lambda waiting=waiting: inside.is_set() and len(writer._queue) == waiting)
+        monkeypatch.setattr(os, "pwrite", pwrite)
+        go.set()
+        for thread in threads:
+            thread.join()
+        monkeypatch.undo()
+    assert len(moments) > 3
+    for moment in moments[1:]:
+        with FileSystemSessionStorage(moment) as storage:
+            assert ("of both" in contents(storage, "a")) == ("of both" in contents(storage, "b"))
