@@ -104,6 +104,19 @@ def test_what_was_retracted_leaves_what_people_read(tmp_path: Path) -> None:
         assert faults(storage) == []
 
 
+def test_what_was_retracted_leaves_what_people_read_after_a_crash_too(tmp_path: Path) -> None:
+    """The conversation had the size that it had before, so nobody looked into it."""
+    with opened(tmp_path / "before") as storage:
+        storage.create(head("s"), say(said("m", "secret"), said("n", "kept")))
+    with opened(tmp_path / "before") as storage:
+        storage.commit("s", does(retract=((1, 1),)))
+        shutil.copytree(tmp_path / "before", tmp_path / "after")
+    with opened(tmp_path / "after"):
+        pass
+    told = tmp_path / "after" / "sessions" / "s" / "conversation.jsonl"
+    assert [line["content"] for line in lines(told)] == ["kept"]
+
+
 def test_a_deleted_session_leaves_nothing(tmp_path: Path) -> None:
     with opened(tmp_path) as storage:
         storage.create(head("s"), does(messages=(said("m", "x"),), records=(called("c", kind="work"),)))
@@ -248,6 +261,22 @@ def test_folders_of_two_stores_can_be_put_together(tmp_path: Path) -> None:
         assert faults(storage) == []
 
 
+def test_a_deleted_session_that_somebody_puts_back_stays_when_the_index_is_made_again(tmp_path: Path) -> None:
+    """Its deletion, long done, was done again."""
+    with opened(tmp_path) as storage:
+        storage.create(head("s"), say(said("m", "one")))
+    shutil.copytree(tmp_path / "sessions" / "s", tmp_path / "copy")
+    with opened(tmp_path) as storage:
+        storage.delete("s", does(records=(called("d", kind="session"),)))
+        storage.commit(None, does(records=(called("l", kind="session"),)))
+    shutil.move(tmp_path / "copy", tmp_path / "sessions" / "s")
+    with opened(tmp_path) as storage:
+        storage.commit("s", say(said("n", "two")))
+    shutil.rmtree(tmp_path / "sessions" / ".index")
+    with opened(tmp_path) as storage:
+        assert contents(storage) == ["one", "two"]
+
+
 # damage
 
 
@@ -287,6 +316,21 @@ def test_a_damaged_line_is_read_up_to_and_nothing_is_written_after_it(tmp_path: 
     with opened(tmp_path) as storage:
         with pytest.raises(StorageError, match="line 3"):
             storage.commit("s", does(set={"k": 1}))
+
+
+def test_erasing_throws_nothing_away_that_stands_behind_a_damaged_line(tmp_path: Path) -> None:
+    """The log was written anew up to that line, and no more."""
+    log = tmp_path / "sessions" / "s" / "log.jsonl"
+    with opened(tmp_path) as storage:
+        storage.create(head("s"), say(said("m", "one")))
+        for n in range(3):
+            storage.commit("s", say(said(f"n{n}", f"two {n}")))
+        log.write_bytes(log.read_bytes().replace(b"two 1", b"two 9"))
+        storage.commit("s", does(retract=((1, 1),)))
+        data = log.read_bytes()
+    assert log.read_bytes() == data
+    with opened(tmp_path) as storage:
+        assert [fault for fault in faults(storage) if "line 3 is damaged" in fault]
 
 
 def test_a_link_in_the_place_of_a_session_is_not_followed(tmp_path: Path) -> None:

@@ -209,7 +209,8 @@ class FileLedger:
             self._wait(self._shared_log(db), shared)
         for log, entry in job.own.values():
             self._wait(log, entry, alone=_spans(job))
-            log.known.erase = log.known.erase or bool(entry.retracted)
+            if entry.retracted:
+                log.known.erase, log.known.said = True, None  # its conversation is not what people may read
 
     def _wait(self, log: _Open, entry: Entry, *, alone: bool = False) -> None:
         first = log.known.end.lines + 1

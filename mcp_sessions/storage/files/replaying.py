@@ -47,7 +47,8 @@ class Replaying:
         except OSError as error:
             raise as_ours(File(self._folder.log(name)), error) from error
         there = self._last.get(name)
-        if there is None or (there.end.size, there.changed) != found:
+        # The size of a conversation that is written anew is told to the index alone.
+        if there is None or there.said is None or (there.end.size, there.changed) != found:
             there = known.get(db, name)
             if there is not None and found is not None and there.end.size == found[0]:
                 self._keep(there)
@@ -209,7 +210,7 @@ class Replaying:
                 f"{FORMAT}. Upgrade it."
             )
         if there.name == SHARED:
-            self._play_shared(db, entry)
+            self._play_shared(db, line)
             return
         if "session" in entry:
             metadata = metadata_in(entry["session"])
@@ -243,7 +244,8 @@ class Replaying:
             numbers = encode(values["numbers"]) if "numbers" in values else None
             self._rows.recorded(db, sid, values.get("slot", 0), record_in(values), values.get("revision"), numbers)
 
-    def _play_shared(self, db: Db, entry: Mapping[str, Any]) -> None:
+    def _play_shared(self, db: Db, line: Line) -> None:
+        entry = line.entry
         self._play_records(db, None, entry)
         for span in entry.get("spans", ()):
             if self._brings(span):
@@ -251,7 +253,8 @@ class Replaying:
         gone = entry.get("deleted")
         if gone is not None:
             name = name_of(gone["session_id"])
-            if self._sid_in(name) == gone["sid"]:
+            # Nothing follows before the folder is away; what is there later was put back by somebody.
+            if line.end.size == self._folder.size(SHARED) and self._sid_in(name) == gone["sid"]:
                 self._folder.remove(name, gone["sid"])
             self._rows.deleted(db, gone["sid"], gone["session_id"], gone["position"])
             there = known.get(db, name)
@@ -293,12 +296,17 @@ class Replaying:
         rows = db.execute(SQL["all_retracted"], (there.sid,)).fetchall()
         gone = {seq: (message_id, fingerprint) for seq, message_id, fingerprint in rows}
         new = self._folder.of(name) / "log.jsonl.new"
-        end = Place()
+        end = read_to = Place()
         with open(new, "wb") as file:
             for line in self._lines(name, Place()):
+                read_to = line.end
                 data, end = sealed(_without(line, gone), end)
                 file.write(data)
             file.flush()
+        if read_to != there.end:  # it was damaged since: what stands behind is not thrown away with the rest
+            new.unlink()
+            self._replayed(db, name)
+            return
         there.changed = self._folder.replace(name, new)
         there.viewed = end.size if there.viewed == there.end.size else 0
         there.end, there.erase = end, False
