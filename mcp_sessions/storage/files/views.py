@@ -112,8 +112,12 @@ class Views:
     def sweep(self) -> None:
         """Remove what was deleted, and what is told of its calls."""
         with self._one:
-            if not self._lock.acquire(PATIENCE_S):
-                return  # whoever opens the store next does it
+            try:
+                if not self._lock.acquire(PATIENCE_S):
+                    return  # whoever opens the store next does it
+            except OSError as error:
+                _log.warning("What was deleted from %s still lies there, out of sight: %s", self._folder.path, error)
+                return
             try:
                 for gone in self._folder.deleted():
                     for name in links(gone).values():
