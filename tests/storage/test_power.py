@@ -86,20 +86,20 @@ def after_cuts(
         shutil.rmtree(path)
 
 
+@pytest.mark.parametrize("life", range(LIVES))
 @pytest.mark.parametrize("kind", DURABLE)
-def test_whenever_the_power_is_cut_what_was_acknowledged_is_there(kind: str, tmp_path: Path) -> None:
+def test_whenever_the_power_is_cut_what_was_acknowledged_is_there(kind: str, life: int, tmp_path: Path) -> None:
     """And again in the life after it."""
-    for life in range(LIVES):
-        seed, folder = f"{kind} {life}", tmp_path / f"life {life}"
-        chance = random.Random(seed)
-        run = Run(chance, 60)
-        recorder = recorded(kind, folder / "disk", run, chance)
-        for number, (path, there) in enumerate(after_cuts(kind, recorder, run, folder, count=CUTS, seed=seed)):
-            if number % 20 == 0:
-                again = Run(chance, 4, "again-")
-                second = recorded(kind, path, again, chance)
-                for _ in after_cuts(kind, second, again, path, count=5, seed=f"{seed} {number}", before=there):
-                    pass
+    seed = f"{kind} {life}"
+    chance = random.Random(seed)
+    run = Run(chance, 60)
+    recorder = recorded(kind, tmp_path / "disk", run, chance)
+    for number, (path, there) in enumerate(after_cuts(kind, recorder, run, tmp_path, count=CUTS, seed=seed)):
+        if number % 20 == 0:
+            again = Run(chance, 4, "again-")
+            second = recorded(kind, path, again, chance)
+            for _ in after_cuts(kind, second, again, path, count=5, seed=f"{seed} {number}", before=there):
+                pass
 
 
 @pytest.mark.parametrize(
