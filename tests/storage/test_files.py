@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mcp_sessions import FileSystemSessionStorage, SessionNotFoundError, StorageError
+from mcp_sessions._os import FileLock
 from mcp_sessions.models import Alter, Query, SessionStatus, Want
 from mcp_sessions.storage.files.legacy import legacy_sessions, read_legacy
 from mcp_sessions.storage.files.lines import TAIL, Place, sealed
 from mcp_sessions.testing.making import called, contents, does, everything, head, hits, ids, said, say, values
-from tests.processes import until
+from tests.processes import LONG_S, until
 from tests.storage.legacy_tree import tree
 
 RICH = "session_20251105_100000_0a1b2c3d"
@@ -168,6 +170,20 @@ def test_views_that_cannot_be_written_wait_before_they_are_tried_again(
         storage.create(head("t"))
         until((tmp_path / "sessions" / "t" / "metadata.json").exists)
         assert len(caplog.records) == 1
+
+
+def test_who_holds_up_the_views_of_many_sessions_holds_up_the_end_once(tmp_path: Path) -> None:
+    """The end waited for each of them."""
+    storage = opened(tmp_path)
+    for number in range(40):
+        storage.create(head(f"s{number}"))
+    lock = FileLock(tmp_path / "sessions" / ".index" / "views")
+    assert lock.acquire(LONG_S)
+    closing = threading.Thread(target=storage.close, daemon=True)
+    closing.start()
+    closing.join(LONG_S)
+    lock.close()
+    assert not closing.is_alive()
 
 
 @pytest.mark.parametrize("target", [b"", b"..", b"/", b"\xff"])

@@ -202,7 +202,9 @@ class Views:
     def _bring(self, name: str, behind: _Behind, *, last: bool) -> None:
         try:
             with self._one:
-                done = self._lock.acquire(PATIENCE_S)
+                end = self._closing  # which all that is written at the end has together
+                patience_s = PATIENCE_S if end is None else min(max(end - time.monotonic(), 0.0), PATIENCE_S)
+                done = self._lock.acquire(patience_s)
                 if done:
                     try:
                         self._view(name, behind)
