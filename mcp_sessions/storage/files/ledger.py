@@ -178,7 +178,10 @@ class FileLedger:
             self._job.shared = self._job.shared or Entry()
             return self._job.shared
         log = self._of[sid]
-        return self._job.own.setdefault(log.known.name, (log, Entry()))[1]
+        there = self._job.own.get(log.known.name)
+        if there is None:
+            there = self._job.own[log.known.name] = (log, Entry())
+        return there[1]
 
     def _opened(self, there: Known) -> _Open:
         log = self._logs[there.name] = _Open(there, end=there.end)
@@ -197,8 +200,8 @@ class FileLedger:
 
     def _line(self, db: Db, job: _Job) -> None:
         """Number its lines, and let them wait to be written."""
-        shared = job.shared
-        if _spans(job):
+        shared, spans = job.shared, _spans(job)
+        if spans:
             shared = shared or Entry()
             shared.more["spans"] = [
                 {"log": name, "sid": log.known.sid, "line": log.end.lines + 1, "text": entry.text(log.end.lines + 1)}
@@ -208,7 +211,7 @@ class FileLedger:
         if shared is not None:
             self._wait(self._shared_log(db), shared)
         for log, entry in job.own.values():
-            self._wait(log, entry, alone=_spans(job))
+            self._wait(log, entry, alone=spans)
             if entry.retracted:
                 log.known.erase, log.known.said = True, None  # its conversation is not what people may read
 
@@ -225,7 +228,9 @@ class FileLedger:
 
     def _write(self, db: Db) -> None:
         """Write what waits; the store's own log first, since its line is what commits the others'."""
-        for log in sorted(self._waiting, key=lambda log: log.known.name != SHARED):
+        if len(self._waiting) > 1:
+            self._waiting.sort(key=lambda log: log.known.name != SHARED)
+        for log in self._waiting:
             there = log.known
             try:
                 there.changed = self._folder.append(there.name, b"".join(log.waiting), there.end)

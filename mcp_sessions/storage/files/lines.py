@@ -79,7 +79,7 @@ class Entry:
         """Add a message, of which `more` tells some fields."""
         text = (
             f'{{"seq":{seq},"message_id":"{message.message_id}","role":"{message.role}",'
-            f'"content":{encode(message.content)},"timestamp":{encode(message.timestamp)}'
+            f'"content":{encode(message.content)},"timestamp":"{message.timestamp.isoformat()[:-6]}Z"'
         )
         if more is not None:
             text = f"{text},{more[1:-1]}"
