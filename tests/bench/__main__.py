@@ -15,11 +15,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import commits, listings, serving, slow
+from . import commits, files, listings, serving, slow
 from .measure import Row
 from .stores import QUICK, Ground, Measure, Scale
 
-MEASURES: list[tuple[Measure, list[Row]]] = [*commits.MEASURES, *listings.MEASURES, *serving.MEASURES, *slow.MEASURES]
+MEASURES: list[tuple[Measure, list[Row]]] = [
+    *commits.MEASURES,
+    *listings.MEASURES,
+    *files.MEASURES,
+    *serving.MEASURES,
+    *slow.MEASURES,
+]
 
 
 def run(directory: Path, scale: Scale, only: Sequence[str] = ()) -> list[dict[str, Any]]:

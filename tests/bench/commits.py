@@ -5,21 +5,22 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
-from mcp_sessions import SessionManager, SQLiteSessionStorage
+from mcp_sessions import SessionManager
 from mcp_sessions.errors import SessionsError
 from mcp_sessions.models import Change, Want
 from mcp_sessions.tools import invoke
 from tests.processes import Children, hear, say
 
 from .measure import Act, Figures, Row, in_turn, micros, p50, rate, ratio_in_turn, resident_mb
-from .stores import CONTENT, Ground, Measure, changes, manager_on
+from .stores import CONTENT, Ground, Kind, Measure, changes, manager_on, storage_on
 
 CALLERS = 64
 PROCESSES = 4
@@ -39,22 +40,29 @@ SAVES = Row("100 saves", "call", "save_session of 20 new messages", "<=", 1.0, "
 LOADS = Row("100 loads", "call", "get_session with 20 messages", "<=", 1.0, "s")
 LOST_64 = Row("1,000 sessions by 64 threads: lost", "call", "sessions or messages that are not there", "<=", 0, "")
 GROWTH = Row("1,000 sessions by 64 threads: memory", "call", "growth of the process", "<=", 50, "MB")
+SQLITE_PROCESSES = [LOST, REFUSED, FAIR, STALL]
+SQLITE_LENGTH = [APPEND, TAIL]
+FILES_COMMIT = replace(COMMIT, name="files commit", goal=2.0)
+FILES_INVOKE = replace(INVOKE, name="files invoke", goal=2.5)
+FILES_COMMIT_64 = replace(COMMIT_64, name="files commit, 64 callers", goal=None)
+FILES_PROCESSES = [replace(row, name=f"files: {row.name}") for row in SQLITE_PROCESSES]
+FILES_LENGTH = [replace(row, name=f"files: {row.name}") for row in SQLITE_LENGTH]
 
 
-def commit(ground: Ground) -> Figures:
+def commit(row: Row, kind: Kind, ground: Ground) -> Figures:
     rounds = ground.scale.rounds
-    with manager_on(ground.path()) as manager:
+    with manager_on(ground.path(kind)) as manager:
         manager.create_session("s")
         made = iter(list(islice(changes(), rounds * 2)))
         figure, detail = ratio_in_turn(lambda: manager.storage.commit("s", next(made)), ground.raw, rounds)
-    return Figures({COMMIT.name: figure}, detail)
+    return Figures({row.name: figure}, detail)
 
 
-def invoked(ground: Ground) -> Figures:
-    with manager_on(ground.path()) as manager:
+def invoked(row: Row, kind: Kind, ground: Ground) -> Figures:
+    with manager_on(ground.path(kind)) as manager:
         manager.create_session("s")
         figure, detail = ratio_in_turn(adding(manager, "s"), ground.raw, ground.scale.rounds)
-    return Figures({INVOKE.name: figure}, detail)
+    return Figures({row.name: figure}, detail)
 
 
 def adding(manager: SessionManager, session_id: str) -> Act:
@@ -63,8 +71,8 @@ def adding(manager: SessionManager, session_id: str) -> Act:
     return lambda: invoke(manager, "session_add_message", arguments)
 
 
-def commits_of_many(ground: Ground) -> Figures:
-    with manager_on(ground.path()) as manager:
+def commits_of_many(row: Row, kind: Kind, ground: Ground) -> Figures:
+    with manager_on(ground.path(kind)) as manager:
         manager.create_session("s")
 
         def acts(count: int) -> Iterator[Act]:
@@ -72,7 +80,7 @@ def commits_of_many(ground: Ground) -> Figures:
                 yield functools.partial(manager.storage.commit, "s", change)
 
         figure, detail = _many_against_one(ground, acts)
-    return Figures({COMMIT_64.name: figure}, detail)
+    return Figures({row.name: figure}, detail)
 
 
 def invoked_by_many(ground: Ground) -> Figures:
@@ -108,9 +116,9 @@ def _many_against_one(ground: Ground, acts: Callable[[int], Iterator[Act]]) -> t
     return p50(many[1:]) / p50(raw[1:]), {"per_s": round(p50(many[1:])), "raw_per_s": round(p50(raw[1:]))}
 
 
-def processes(ground: Ground) -> Figures:
+def processes(rows: Sequence[Row], kind: Kind, ground: Ground) -> Figures:
     """Four processes commit to one session as fast as they can."""
-    path = ground.path()
+    path = ground.path(kind)
     with manager_on(path) as manager:
         manager.create_session("s")
         with Children() as children:
@@ -123,11 +131,12 @@ def processes(ground: Ground) -> Figures:
         there = manager.metadata("s").last_seq
         kept = sum(1 for _ in _all_seqs(manager))
     counts = [one["committed"] for one in told]
+    lost, refused, fair, stall = rows
     figures = {
-        LOST.name: sum(counts) - min(there, kept),
-        REFUSED.name: sum(one["refused"] for one in told),
-        FAIR.name: min(counts) / max(counts),
-        STALL.name: max(one["longest_ms"] for one in told),
+        lost.name: sum(counts) - min(there, kept),
+        refused.name: sum(one["refused"] for one in told),
+        fair.name: min(counts) / max(counts),
+        stall.name: max(one["longest_ms"] for one in told),
     }
     return Figures(figures, {"committed": counts, "longest_ms": [round(one["longest_ms"], 1) for one in told]})
 
@@ -136,7 +145,7 @@ def committing(path: str, seconds: float) -> None:
     """The program of one of the processes."""
     committed = refused = 0
     longest = 0.0
-    with SQLiteSessionStorage(path) as storage:
+    with storage_on(Path(path)) as storage:
         storage.commit("s", Change(at=datetime.now(UTC)))  # opened, warm
         say("ready")
         hear()
@@ -164,9 +173,10 @@ def _all_seqs(manager: SessionManager) -> Iterator[int]:
             return
 
 
-def length(ground: Ground) -> Figures:
+def length(rows: Sequence[Row], kind: Kind, ground: Ground) -> Figures:
     """A session of 100,000 messages and one of 10, each in a store of its own, in turn."""
-    with manager_on(ground.long) as long, manager_on(ground.short) as short:
+    paths = [ground.long(messages, kind) for messages in (ground.scale.messages, 10)]
+    with manager_on(paths[0]) as long, manager_on(paths[1]) as short:
         acts = [adding(short, "long"), adding(long, "long")]
         rounds = ground.scale.rounds // 2
         in_turn(acts, max(rounds // 10, 1))
@@ -174,8 +184,9 @@ def length(ground: Ground) -> Figures:
         want = Want(messages=20)
         tails: list[Act] = [lambda: short.view("long", want), lambda: long.view("long", want)]
         tail_10, tail_100k = in_turn(tails, rounds, before=acts)
+    append, tail = rows
     return Figures(
-        {APPEND.name: p50(at_100k) / p50(at_10), TAIL.name: p50(tail_100k) / p50(tail_10)},
+        {append.name: p50(at_100k) / p50(at_10), tail.name: p50(tail_100k) / p50(tail_10)},
         {"append_us": [micros(at_10), micros(at_100k)], "tail_us": [micros(tail_10), micros(tail_100k)]},
     )
 
@@ -237,12 +248,17 @@ def creating(path: str, count: int) -> None:
 
 
 MEASURES: list[tuple[Measure, list[Row]]] = [
-    (commit, [COMMIT]),
-    (invoked, [INVOKE]),
-    (commits_of_many, [COMMIT_64]),
+    (functools.partial(commit, COMMIT, "sqlite"), [COMMIT]),
+    (functools.partial(invoked, INVOKE, "sqlite"), [INVOKE]),
+    (functools.partial(commits_of_many, COMMIT_64, "sqlite"), [COMMIT_64]),
     (invoked_by_many, [INVOKE_64]),
-    (processes, [LOST, REFUSED, FAIR, STALL]),
-    (length, [APPEND, TAIL]),
+    (functools.partial(processes, SQLITE_PROCESSES, "sqlite"), SQLITE_PROCESSES),
+    (functools.partial(length, SQLITE_LENGTH, "sqlite"), SQLITE_LENGTH),
     (old_targets, [CREATES, SAVES, LOADS]),
     (threads, [LOST_64, GROWTH]),
+    (functools.partial(commit, FILES_COMMIT, "files"), [FILES_COMMIT]),
+    (functools.partial(invoked, FILES_INVOKE, "files"), [FILES_INVOKE]),
+    (functools.partial(commits_of_many, FILES_COMMIT_64, "files"), [FILES_COMMIT_64]),
+    (functools.partial(processes, FILES_PROCESSES, "files"), FILES_PROCESSES),
+    (functools.partial(length, FILES_LENGTH, "files"), FILES_LENGTH),
 ]

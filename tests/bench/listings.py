@@ -30,16 +30,11 @@ def pages(ground: Ground) -> Figures:
     figures: dict[str, float] = {}
     detail: dict[str, object] = {}
     scale = ground.scale
-    with manager_on(ground.few) as few, manager_on(ground.many) as many:
-        commits = [_committing(few, scale.few_sessions), _committing(many, scale.sessions)]
+    few_path, many_path = ground.many(scale.few_sessions), ground.many(scale.sessions)
+    with manager_on(few_path) as few, manager_on(many_path) as many:
+        commits = [committing(few, scale.few_sessions), committing(many, scale.sessions)]
         for tag, row in PAGES.items():
-            query = Query(user_id=USER, status=(SessionStatus.ACTIVE,), tags=(tag,), limit=scale.page)
-
-            def page(manager: SessionManager, query: Query = query) -> None:
-                found = len(manager.storage.find(query).items)
-                assert found == scale.page, f"{found} sessions are no full page"
-
-            acts: list[Act] = [lambda page=page: page(few), lambda page=page: page(many)]
+            acts = [finding(few, tag, scale.page), finding(many, tag, scale.page)]
             in_turn(acts, max(scale.slow_rounds // 10, 1), before=commits)
             in_few, in_many = in_turn(acts, scale.slow_rounds, before=commits)
             figures[row.name] = p50(in_many) / p50(in_few)
@@ -47,7 +42,18 @@ def pages(ground: Ground) -> Figures:
     return Figures(figures, detail)
 
 
-def _committing(manager: SessionManager, sessions: int) -> Act:
+def finding(manager: SessionManager, tag: str, limit: int) -> Act:
+    """Find a full page by user, tag and status."""
+    query = Query(user_id=USER, status=(SessionStatus.ACTIVE,), tags=(tag,), limit=limit)
+
+    def find() -> None:
+        found = len(manager.storage.find(query).items)
+        assert found == limit, f"{found} sessions are no full page"
+
+    return find
+
+
+def committing(manager: SessionManager, sessions: int) -> Act:
     """Commit to one session of many."""
     made = changes()
     chance = random.Random(1)
@@ -62,7 +68,7 @@ def _committing(manager: SessionManager, sessions: int) -> Act:
 def search(ground: Ground) -> Figures:
     """A word of 1 message in 100; beside it other words, and the first search after a commit."""
     rounds = ground.scale.slow_rounds
-    with manager_on(ground.long) as manager:
+    with manager_on(ground.long(ground.scale.messages)) as manager:
         storage = manager.storage
         made = changes()
 

@@ -88,13 +88,14 @@ def in_turn(acts: Sequence[Act], rounds: int, before: Sequence[Act] = ()) -> lis
     return samples
 
 
-def ratio_in_turn(act: Act, control: Act, rounds: int) -> tuple[float, dict[str, Any]]:
+def ratio_in_turn(act: Act, control: Act, rounds: int, before: Sequence[Act] = ()) -> tuple[float, dict[str, Any]]:
     """p50 of the act over p50 of the control, and both in microseconds; a tenth of the rounds is warm-up.
 
     `quiet` is the same ratio of the fastest tenth: where it is far off, the machine was busy with other things.
+    `before` is what goes before the control, and before the act.
     """
-    in_turn([control, act], max(rounds // 10, 1))
-    controls, acts = in_turn([control, act], rounds)
+    in_turn([control, act], max(rounds // 10, 1), before)
+    controls, acts = in_turn([control, act], rounds, before)
     detail = {"us": micros(acts), "control_us": micros(controls), "quiet": round(p10(acts) / p10(controls), 2)}
     return p50(acts) / p50(controls), detail
 

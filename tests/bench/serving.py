@@ -185,8 +185,8 @@ def growth(ground: Ground) -> Figures:
 
 def memory(ground: Ground) -> Figures:
     """After the same calls on a long and on a short session."""
-    used = {name: anyio.run(_used, store, ground) for name, store in (("long", ground.long), ("short", ground.short))}
-    return Figures({MEMORY.name: used["long"] / used["short"]}, {name: round(mb, 1) for name, mb in used.items()})
+    long, short = (anyio.run(_used, ground.long(messages), ground) for messages in (ground.scale.messages, 10))
+    return Figures({MEMORY.name: long / short}, {"long": round(long, 1), "short": round(short, 1)})
 
 
 async def _used(store: Path, ground: Ground) -> float:

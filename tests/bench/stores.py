@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from itertools import count
 from pathlib import Path
+from typing import Literal
 
-from mcp_sessions import SessionManager, SQLiteSessionStorage
+from mcp_sessions import FileSystemSessionStorage, SessionManager, SQLiteSessionStorage
 from mcp_sessions.models import (
     Change,
     ConversationMessage,
@@ -29,6 +29,10 @@ from .measure import Figures, Raw
 START = datetime(2026, 1, 1, tzinfo=UTC)
 CONTENT = ("The migration of the billing tables stops at the ledger: two columns differ in scale. " * 4)[:300]
 USER = "ada"
+
+Kind = Literal["sqlite", "files"]
+ENDS: dict[Kind, str] = {"sqlite": ".db", "files": ""}
+"""Of the paths of stores: so a path tells what kind of store is to be made there."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,9 @@ class Scale:
     messages: int = 100_000
     sessions: int = 100_000
     few_sessions: int = 2_000
+    folders: int = 10_000
+    """Sessions as files in one directory."""
+    few_folders: int = 100
     page: int = 50
     creates: int = 1_000
     saves: int = 100
@@ -63,6 +70,8 @@ QUICK = Scale(
     messages=1_000,
     sessions=600,
     few_sessions=300,
+    folders=60,
+    few_folders=10,
     page=5,
     creates=64,
     saves=10,
@@ -81,36 +90,24 @@ class Ground:
         self.raw = Raw(self.directory)
         self._numbers = count()
 
-    def path(self) -> Path:
+    def path(self, kind: Kind = "sqlite") -> Path:
         """Of a store that nobody else uses."""
-        return self.directory / f"store{next(self._numbers)}.db"
+        return self.directory / f"store{next(self._numbers)}{ENDS[kind]}"
 
-    @cached_property
-    def long(self) -> Path:
-        """One session `long` with 100,000 messages."""
-        return self._once(f"long-{self.scale.messages}", lambda path: _fill_long(path, self.scale.messages))
+    def long(self, messages: int, kind: Kind = "sqlite") -> Path:
+        """One session `long` with so many messages."""
+        return self._once(f"long-{messages}{ENDS[kind]}", lambda path: _fill_long(path, messages))
 
-    @cached_property
-    def short(self) -> Path:
-        """One session `long` with 10 messages."""
-        return self._once("long-10", lambda path: _fill_long(path, 10))
-
-    @cached_property
-    def many(self) -> Path:
-        """100,000 sessions with tags."""
-        return self._once(f"many-{self.scale.sessions}", lambda path: _fill_many(path, self.scale.sessions))
-
-    @cached_property
-    def few(self) -> Path:
-        """2,000 sessions with tags."""
-        return self._once(f"many-{self.scale.few_sessions}", lambda path: _fill_many(path, self.scale.few_sessions))
+    def many(self, sessions: int, kind: Kind = "sqlite") -> Path:
+        """So many sessions with tags."""
+        return self._once(f"many-{sessions}{ENDS[kind]}", lambda path: _fill_many(path, sessions))
 
     def _once(self, name: str, fill: Callable[[Path], None]) -> Path:
-        path = self._kept / f"{name}.db"
+        path = self._kept / name
         if not path.exists():
             with tempfile.TemporaryDirectory(dir=self._kept) as making:
-                fill(Path(making) / path.name)
-                (Path(making) / path.name).rename(path)
+                fill(Path(making) / name)
+                (Path(making) / name).rename(path)
         return path
 
     def close(self) -> None:
@@ -144,7 +141,13 @@ def changes() -> Iterator[Change]:
 
 def manager_on(path: Path) -> SessionManager:
     """A manager on a store, with the default durability."""
-    return SessionManager(SQLiteSessionStorage(path))
+    return SessionManager(storage_on(path))
+
+
+def storage_on(path: Path, durability: Literal["full", "process"] = "full") -> SQLiteSessionStorage:
+    """A store of the kind that its path tells."""
+    kind = SQLiteSessionStorage if path.suffix == ENDS["sqlite"] else FileSystemSessionStorage
+    return kind(path, durability=durability)
 
 
 def _fill_long(path: Path, length: int) -> None:
@@ -162,7 +165,7 @@ def _fill_long(path: Path, length: int) -> None:
     head = SessionMetadata(
         session_id="long", created_at=START, updated_at=START, revision=length, last_seq=length, message_count=length
     )
-    with SQLiteSessionStorage(path, durability="process") as storage:
+    with storage_on(path, "process") as storage:
         storage.restore(View(metadata=head, messages=messages))
         storage.check()  # all of it is let into the search index
 
@@ -170,10 +173,10 @@ def _fill_long(path: Path, length: int) -> None:
 def _fill_many(path: Path, total: int) -> None:
     """3 in 4 belong to one user, 9 in 10 are active; tags on half, on 1 in 20, and on 60 of hers, spread evenly."""
     chance = random.Random(7)
-    with SQLiteSessionStorage(path, durability="process") as storage, ThreadPoolExecutor(32) as threads:
+    with storage_on(path, "process") as storage, ThreadPoolExecutor(32) as threads:
 
         def view(number: int) -> View:
-            few = number % (total // 60) == 0
+            few = number % max(total // 60, 1) == 0
             tags = [f"project{number % 97}"]
             tags += ["half"] * (chance.random() < 1 / 2) + ["twentieth"] * (chance.random() < 1 / 20) + ["sixty"] * few
             at = START + timedelta(seconds=number)

@@ -23,6 +23,7 @@ def test_a_quick_run_measures_every_row(tmp_path: Path) -> None:
         assert len(result["runs"]) == len(result["detail"]) == 1
         assert isinstance(result["ok"], bool)
     assert measured["4 processes: lost"]["figure"] == 0
+    assert measured["files: 4 processes: lost"]["figure"] == 0
     assert measured["1,000 sessions by 64 threads: lost"]["figure"] == 0
 
 
