@@ -341,9 +341,9 @@ def test_erasing_throws_nothing_away_that_stands_behind_a_damaged_line(tmp_path:
         storage.create(head("s"), say(said("m", "one")))
         for n in range(3):
             storage.commit("s", say(said(f"n{n}", f"two {n}")))
-        log.write_bytes(log.read_bytes().replace(b"two 1", b"two 9"))
         storage.commit("s", does(retract=((1, 1),)))
-        data = log.read_bytes()
+        data = log.read_bytes().replace(b"two 1", b"two 9")
+        log.write_bytes(data)
     assert log.read_bytes() == data
     with opened(tmp_path) as storage:
         assert [fault for fault in faults(storage) if "line 3 is damaged" in fault]
@@ -480,3 +480,115 @@ def test_a_change_of_several_sessions_is_whole_wherever_its_writer_died(tmp_path
         with opened(tmp_path) as storage:
             assert everything(storage, "x") == there
             assert faults(storage) == []
+
+
+def test_a_session_that_is_put_back_stays_although_its_deletion_was_the_last_of_all(tmp_path: Path) -> None:
+    folder = tmp_path / "sessions" / "s"
+    with opened(tmp_path) as storage:
+        storage.create(head("s"), say(said("m", "one")))
+    shutil.copytree(folder, tmp_path / "kept")
+    with opened(tmp_path) as storage:
+        storage.delete("s", does())
+    shutil.copytree(tmp_path / "kept", folder)
+    with opened(tmp_path) as storage:
+        storage.commit("s", say(said("n", "two")))
+    shutil.rmtree(tmp_path / "sessions" / ".index")
+    with opened(tmp_path) as storage:
+        assert contents(storage) == ["one", "two"]
+
+
+def test_a_log_that_was_exchanged_for_one_of_its_size_is_read_before_it_is_written(tmp_path: Path) -> None:
+    for name, text in (("1", "aaaa"), ("2", "bbbb")):
+        with opened(tmp_path / name) as storage:
+            storage.create(head("s"), say(said("m", text)))
+    log, other = (tmp_path / name / "sessions" / "s" / "log.jsonl" for name in "12")
+    assert log.stat().st_size == other.stat().st_size
+    with opened(tmp_path / "1") as storage:
+        log.write_bytes(other.read_bytes())
+        storage.commit("s", say(said("n", "cccc")))
+        assert contents(storage) == ["bbbb", "cccc"]
+    shutil.rmtree(tmp_path / "1" / "sessions" / ".index")
+    with opened(tmp_path / "1") as storage:
+        assert contents(storage) == ["bbbb", "cccc"]
+        assert faults(storage) == []
+
+
+def test_a_session_that_came_from_another_store_is_deleted_whole_wherever_its_writer_died(tmp_path: Path) -> None:
+    for name in "12":
+        with opened(tmp_path / name) as storage:
+            storage.create(head(name))
+    shutil.copytree(tmp_path / "2" / "sessions" / "2", tmp_path / "1" / "sessions" / "2")
+    with opened(tmp_path / "1") as storage:
+        assert sorted(ids(storage)) == ["1", "2"]
+    shutil.copytree(tmp_path / "1" / "sessions" / "2", tmp_path / "kept")
+    with opened(tmp_path / "1") as storage:
+        storage.delete("2", does())
+    shutil.copytree(tmp_path / "kept", tmp_path / "1" / "sessions" / "2")  # as if it had died before it was renamed
+    shutil.rmtree(tmp_path / "1" / "sessions" / ".index")
+    with opened(tmp_path / "1") as storage:
+        assert ids(storage) == ["1"]
+    assert not (tmp_path / "1" / "sessions" / "2").exists()
+
+
+def test_what_is_no_log_keeps_nobody_from_the_other_sessions(tmp_path: Path) -> None:
+    with opened(tmp_path) as storage:
+        storage.create(head("s"))
+        (tmp_path / "sessions" / "bad" / "log.jsonl").mkdir(parents=True)
+        (tmp_path / "sessions" / "worse").mkdir()
+        (tmp_path / "sessions" / "worse" / "log.jsonl").symlink_to(tmp_path / "nowhere")
+    shutil.rmtree(tmp_path / "sessions" / ".index")
+    with opened(tmp_path) as storage:
+        assert ids(storage) == ["s"]
+        for name in ("bad", "worse"):
+            with pytest.raises(StorageError, match="is not a file"):
+                storage.create(head(name))
+        assert [fault for fault in faults(storage) if "no session: 2: " in fault]
+
+
+def test_an_index_that_is_damaged_is_made_anew_by_repair(tmp_path: Path) -> None:
+    with opened(tmp_path) as storage:
+        for number in range(50):
+            storage.create(head(f"s{number}"), say(said("m", f"word {number}" * 50)))
+        there = everything(storage, "word")
+        storage._here().writer.run(lambda db: db.execute("DELETE FROM messages WHERE seq = 1").fetchall())
+    index = tmp_path / "sessions" / ".index" / "index.db"
+    with opened(tmp_path) as storage:
+        assert [fault for fault in faults(storage) if "miscount" in fault]
+        done = storage.repair()
+        assert [finding.what for finding in done] == ["the index was made anew from the logs"]
+        assert faults(storage) == []
+        assert everything(storage, "word") == there
+    data = bytearray(index.read_bytes())
+    third = len(data) // 3
+    data[third : 2 * third] = bytes(third)
+    index.write_bytes(data)
+    with opened(tmp_path) as storage:
+        storage.repair()
+        assert faults(storage) == []
+        assert everything(storage, "word") == there
+
+
+def test_calls_of_one_id_in_two_sessions_are_told_apart(tmp_path: Path) -> None:
+    sessions = tmp_path / "sessions"
+    with opened(tmp_path) as storage:
+        for name in "ab":
+            storage.create(
+                head(name), does(records=(called("1", kind="work", scope="session", arguments={"of": name}),))
+            )
+    for name in "ab":
+        assert read(sessions / name / "invocations" / "1" / "record.json")["session_id"] == name
+    with opened(tmp_path) as storage:
+        storage.delete("a", does())
+    assert read(sessions / "b" / "invocations" / "1" / "record.json")["session_id"] == "b"
+
+
+def test_a_later_attempt_is_told_where_the_first_one_was(tmp_path: Path) -> None:
+    sessions = tmp_path / "sessions"
+    for attempt, status, second in ((1, "error", 1), (2, "ok", 7)):
+        with opened(tmp_path) as storage:
+            record = called("1", second, kind="work", scope="session", attempt=attempt, status=status)
+            if attempt == 1:
+                storage.create(head("s"))
+            storage.commit("s", does(second, records=(record,)))
+        assert read(sessions / "s" / "invocations" / "1" / "record.json")["status"] == status
+    assert len(list((sessions / ".history").iterdir())) == 1

@@ -11,6 +11,7 @@ _TABLE = """
 CREATE TABLE IF NOT EXISTS logs (
     name TEXT PRIMARY KEY,
     sid INTEGER,                       -- NULL: it holds no session (yet)
+    origin INTEGER,                    -- the sid in its first line; of the store's own: in what its last line deletes
     size INTEGER NOT NULL, lines INTEGER NOT NULL, sum INTEGER NOT NULL,
     changed INTEGER NOT NULL,          -- when the file was, in ns
     erase INTEGER NOT NULL DEFAULT 0,  -- something in it is to be erased
@@ -19,7 +20,7 @@ CREATE TABLE IF NOT EXISTS logs (
     fault TEXT                         -- why nothing more is written to it
 ) STRICT, WITHOUT ROWID
 """
-_COLUMNS = "name, sid, size, lines, sum, changed, erase, viewed, said, fault"
+_COLUMNS = "name, sid, size, lines, sum, changed, erase, viewed, said, fault, origin"
 
 
 @dataclass
@@ -34,6 +35,7 @@ class Known:
     viewed: int = 0
     said: int | None = 0
     fault: str | None = None
+    origin: int | None = None
 
 
 def prepare(db: Db) -> None:
@@ -58,10 +60,10 @@ def put(db: Db, known: Known) -> None:
     """Keep what is known of a log."""
     end = known.end
     db.execute(
-        f"INSERT OR REPLACE INTO logs ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT OR REPLACE INTO logs ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             *(known.name, known.sid, end.size, end.lines, end.sum, known.changed, known.erase, known.viewed),
-            *(known.said, known.fault),
+            *(known.said, known.fault, known.origin),
         ),
     )
 
@@ -70,8 +72,8 @@ def moved(db: Db, known: Known) -> None:
     """Keep where a log that is known ends now."""
     end = known.end
     db.execute(
-        "UPDATE logs SET size = ?, lines = ?, sum = ?, changed = ?, erase = ?, said = ? WHERE name = ?",
-        (end.size, end.lines, end.sum, known.changed, known.erase, known.said, known.name),
+        "UPDATE logs SET size = ?, lines = ?, sum = ?, changed = ?, erase = ?, said = ?, origin = ? WHERE name = ?",
+        (end.size, end.lines, end.sum, known.changed, known.erase, known.said, known.origin, known.name),
     )
 
 

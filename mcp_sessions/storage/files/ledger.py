@@ -91,7 +91,8 @@ class FileLedger:
         jobs = [job for job in self._staged if job.own or job.shared is not None]
         if not jobs:
             return
-        self._underway.begin(dict.fromkeys(name for job in jobs for name in _names(job)))
+        names = (name for job in jobs for name in _names(job))
+        self._underway.begin(dict.fromkeys([*(self._others or ()), *names]))
         for job in jobs:
             if job.deleted is not None or _spans(job):
                 self._write(db)  # what its lines follow must be there before the line that commits them
@@ -131,7 +132,7 @@ class FileLedger:
             self._opened(there)
 
     def created(self, sid: int, metadata: SessionMetadata) -> None:
-        self._opened(Known(name_of(metadata.session_id), sid, Place()))
+        self._opened(Known(name_of(metadata.session_id), sid, Place(), origin=sid))
         entry = self._entry(sid)
         entry.sid, entry.session = sid, metadata.to_dict()
 
@@ -168,8 +169,10 @@ class FileLedger:
             entry.calls.append(micros(record.started_at) // 1000 * SLOTS + slot)
 
     def deleted(self, sid: int, session_id: str, position: int) -> None:
-        self._job.deleted = (name_of(session_id), sid)
-        self._entry(None).more["deleted"] = {"session_id": session_id, "sid": sid, "position": position}
+        log = self._of[sid]
+        self._job.deleted = (log.known.name, sid)
+        gone = {"session_id": session_id, "sid": log.known.origin, "position": position}
+        self._entry(None).more["deleted"] = gone
 
     # parts
 
@@ -204,12 +207,14 @@ class FileLedger:
         if spans:
             shared = shared or Entry()
             shared.more["spans"] = [
-                {"log": name, "sid": log.known.sid, "line": log.end.lines + 1, "text": entry.text(log.end.lines + 1)}
+                {"log": name, "sid": log.known.origin, "line": log.end.lines + 1, "text": entry.text(log.end.lines + 1)}
                 for name, (log, entry) in job.own.items()
             ]
             self._shared_log(db).known.erase = True
         if shared is not None:
-            self._wait(self._shared_log(db), shared)
+            own = self._shared_log(db)
+            own.known.origin = None if job.deleted is None else shared.more["deleted"]["sid"]
+            self._wait(own, shared)
         for log, entry in job.own.values():
             self._wait(log, entry, alone=spans)
             if entry.retracted:

@@ -7,12 +7,13 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, cast
 
 from pydantic import ValidationError
 
 from ..._json import encode
-from ...errors import SchemaChangedError
+from ...errors import SchemaChangedError, StorageError
 from ...models import Limits
 from ..sqlite.connecting import File, as_ours
 from ..sqlite.driver import Db
@@ -23,7 +24,7 @@ from . import known
 from .folder import SHARED, Folder, name_of
 from .known import Known
 from .legacy import is_legacy
-from .lines import FORMAT, TAIL, Line, Place, head_in, intact, message_in, metadata_in, read, record_in, sealed
+from .lines import FORMAT, TAIL, Entry, Line, Place, head_in, intact, message_in, metadata_in, read, record_in, sealed
 
 MOST_KEPT = 256
 REPAIR = "mcp-sessions doctor --repair"
@@ -50,7 +51,7 @@ class Replaying:
         # The size of a conversation that is written anew is told to the index alone.
         if there is None or there.said is None or (there.end.size, there.changed) != found:
             there = known.get(db, name)
-            if there is not None and found is not None and there.end.size == found[0]:
+            if there is not None and (there.end.size, there.changed) == found:
                 self._keep(there)
             elif there is not None or found is not None:
                 return self._replayed(db, name)
@@ -70,8 +71,14 @@ class Replaying:
         names = set(self.all_names(db) if names is None else names)
         for name in sorted(names, key=lambda name: name != SHARED):
             there = known.get(db, name)
-            if there is None or self._folder.stat(name) != (there.end.size, there.changed):
-                self._replayed(db, name)
+            try:
+                if there is None or self._folder.stat(name) != (there.end.size, there.changed):
+                    self._replayed(db, name)
+            except StorageError as error:
+                if name == SHARED:
+                    raise
+                # The others are none the worse; who writes to this one meets it again.
+                _log.warning("Session folder %s is left alone: %s", self._folder.of(name), error)
 
     def all_names(self, db: Db) -> list[str]:
         """The logs that there are, and those that were."""
@@ -97,7 +104,7 @@ class Replaying:
                 else:
                     self._folder.drop_empty(name)
                 continue
-            if of.get(name) != (stat.st_size, stat.st_mtime_ns):
+            if S_ISREG(stat.st_mode) and of.get(name) != (stat.st_size, stat.st_mtime_ns):
                 found.append(name)
         return found, legacy
 
@@ -122,6 +129,7 @@ class Replaying:
     def _brought(self, db: Db, name: str) -> Known | None:
         size = None if self._folder.is_link(name) else self._folder.size(name)
         there = known.get(db, name)
+        arrived = there is None
         if size is None:
             self._folder.drop_empty(name)
             self._forget(db, name)
@@ -149,7 +157,20 @@ class Replaying:
             return None
         there.changed = os.stat(self._folder.log(name)).st_mtime_ns
         known.put(db, there)
+        if arrived and there.origin is not None and name != SHARED:
+            self._note_arrival(db, there.origin)
         return there
+
+    def _note_arrival(self, db: Db, origin: int) -> None:
+        """Where the last line of the store's own log deletes a session that was put back since, write on: what is
+        deleted in a last line is taken to be there still, and goes.
+        """
+        own = known.get(db, SHARED)
+        if own is not None and own.origin == origin and self._folder.size(SHARED) == own.end.size:
+            data, end = sealed(Entry(more={"arrived": origin}).text(own.end.lines + 1), own.end)
+            own.changed = self._folder.append(SHARED, data, own.end)
+            own.end, own.origin = end, None
+            known.put(db, own)
 
     def _intact(self, there: Known) -> bool:
         with open(self._folder.log(there.name), "rb") as file:
@@ -210,13 +231,13 @@ class Replaying:
                 f"{FORMAT}. Upgrade it."
             )
         if there.name == SHARED:
-            self._play_shared(db, line)
+            there.origin = self._play_shared(db, line)
             return
         if "session" in entry:
             metadata = metadata_in(entry["session"])
             if name_of(metadata.session_id) != there.name:
                 raise ValueError(f"it is of session {metadata.session_id}, whose folder has another name")
-            there.sid = self._rows.created(db, entry["sid"], metadata)
+            there.sid, there.origin = self._rows.created(db, entry["sid"], metadata), entry["sid"]
         row = db.execute(SQL["head_by_sid"], (there.sid,)).fetchone()
         if there.sid is None or row is None:
             raise ValueError("it belongs to no session")
@@ -244,7 +265,8 @@ class Replaying:
             numbers = encode(values["numbers"]) if "numbers" in values else None
             self._rows.recorded(db, sid, values.get("slot", 0), record_in(values), values.get("revision"), numbers)
 
-    def _play_shared(self, db: Db, line: Line) -> None:
+    def _play_shared(self, db: Db, line: Line) -> int | None:
+        """Whom it deletes, as the first line of that log has it."""
         entry = line.entry
         self._play_records(db, None, entry)
         for span in entry.get("spans", ()):
@@ -256,10 +278,14 @@ class Replaying:
             # Nothing follows before the folder is away; what is there later was put back by somebody.
             if line.end.size == self._folder.size(SHARED) and self._sid_in(name) == gone["sid"]:
                 self._folder.remove(name, gone["sid"])
-            self._rows.deleted(db, gone["sid"], gone["session_id"], gone["position"])
             there = known.get(db, name)
-            if there is not None and there.sid == gone["sid"]:
+            here = there is not None and there.origin == gone["sid"]
+            sid = there.sid if there is not None and here else None
+            self._rows.deleted(db, sid, gone["session_id"], gone["position"])
+            if here:
                 known.drop(db, name)
+            return cast("int", gone["sid"])
+        return None
 
     def _brings(self, span: Mapping[str, Any]) -> bool:
         """Append a line that was committed in the store's own log to a log that lacks it; whether it did."""

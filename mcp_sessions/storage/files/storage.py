@@ -16,13 +16,13 @@ from typing import Literal, TypeVar
 import apsw
 
 from ..._os import FileLock
-from ...errors import InvalidArgumentError, SessionExistsError, StorageError
+from ...errors import InvalidArgumentError, SessionExistsError, StorageClosedError, StorageError
 from ...models import Change, Finding, Limits, SessionMetadata
 from ..restoring import checked
 from ..sqlite.connecting import translated
 from ..sqlite.driver import Db
 from ..sqlite.readers import Readers
-from ..sqlite.storage import Opened, SQLiteSessionStorage
+from ..sqlite.storage import UNCHECKED, Opened, SQLiteSessionStorage
 from ..sqlite.writer import Chore, Work, Writer
 from ..sqlite.writing import Writing
 from . import known
@@ -79,7 +79,7 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
 
     def repair(self) -> list[Finding]:
         """Mend logs that are not in order: what stands before a damaged line goes on, the rest is moved beside it."""
-        done: list[Finding] = []
+        done = self._mended_index()
         with self._here().readers.one(snapshot=True) as db:
             logs = [there for name, *_ in known.every(db) if (there := known.get(db, name)) is not None]
             wrong = [there.name for there in logs if there.fault or differs(db, self._folder, there)]
@@ -89,6 +89,30 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
             done.append(Finding(level="ok", what="a log was put in order", detail=detail))
         self._views.repair(wrong)
         return done
+
+    def _mended_index(self) -> list[Finding]:
+        """Make the index anew where it is damaged itself; other processes have to open the store again then."""
+        try:
+            damage = [one for one in super().check() if one.level == "fault" and one.what != UNCHECKED]
+        except StorageClosedError:
+            raise
+        except StorageError as error:
+            damage = [Finding(level="fault", what="the index", detail=str(error))]
+        if not damage:
+            return []
+        with self._lock:
+            here = self._opened
+            if here is not None:
+                self._views.close()
+                here.readers.close()
+                here.writer.close()
+                self._ledger.close()
+            self._discard_index()
+            self._opened = self._open()
+            if here is not None:
+                self._opened.owner_lock = here.owner_lock
+        told = "; ".join(f"{one.what} {one.detail}".strip() for one in damage)
+        return [Finding(level="ok", what="the index was made anew from the logs", detail=told)]
 
     def close(self) -> None:
         if self._opened is not None and not self._closed:

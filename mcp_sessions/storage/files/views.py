@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from pydantic_core import to_json
 
 from ..._json import decode, encode
 from ..._os import FileLock, file_name, make_directory, write_at
-from ...errors import StorageError
+from ...errors import StorageBusyError, StorageError
 from ...models import Invocation
 from ..sqlite.driver import Db
 from ..sqlite.readers import Readers
@@ -37,6 +38,8 @@ from .lines import Entry
 
 QUIET_S = 1.0
 MOST_S = 10.0
+AT_ONCE = 64
+"""Sessions that are brought up to date before it is asked again which are to be."""
 CLOSING_S = 2.0
 """How long what was behind already may keep somebody who closes the store; the rest is for the next opening."""
 PATIENCE_S = 5.0
@@ -119,7 +122,7 @@ class Views:
                 _log.warning("What was deleted from %s still lies there, out of sight: %s", self._folder.path, error)
                 return
             try:
-                for gone in self._folder.deleted():
+                for gone in self._writer.run(lambda _: self._folder.deleted()):  # where none is being taken back
                     for name in links(gone).values():
                         shutil.rmtree(self._history / name, ignore_errors=True)
                     shutil.rmtree(gone, ignore_errors=True)
@@ -176,11 +179,11 @@ class Views:
                 while self._closing is None and self._due() > 0:
                     self._wake.wait(self._due_in())
                 closing = self._closing is not None
-                name = next(self._next(), None)
-                behind = None if name is None else self._behind.pop(name)
-            if name is not None and behind is not None:
+                names = list(islice(self._next(), 1 if closing else AT_ONCE))
+                work = [(name, self._behind.pop(name)) for name in names]
+            for name, behind in work:
                 self._bring(name, behind, last=closing)
-            elif closing:
+            if closing and not work:
                 return  # what was behind before is left to the next opening
 
     def _next(self) -> Iterator[str]:
@@ -210,6 +213,10 @@ class Views:
                         self._view(name, behind)
                     finally:
                         self._lock.release()
+        except StorageBusyError:
+            done = False
+            with self._wake:  # nobody who closes the store waits for that again and again
+                self._behind = {} if last else self._behind
         except (OSError, StorageError) as error:
             done = not self._folder.of(name).is_dir()  # then somebody removed it meanwhile
             if not done:
@@ -247,9 +254,12 @@ class Views:
         stamp = call.started_at.strftime("%Y%m%d_%H%M%S")
         name = file_name(call.invocation_id)
         tool = file_name(call.tool_name)[: min(64, MOST_CHARS - len(f"{stamp}__{name}"))]
-        place = self._history / f"{stamp}_{tool}_{name}"
         link = folder / "invocations" / name
-        if not os.path.lexists(link):
+        told = links(folder).get(name) if os.path.lexists(link) else None
+        if told is not None:
+            place = self._history / told  # also where a later attempt began at another time
+        else:
+            place = self._free(f"{stamp}_{tool}_{name}", call.session_id)
             # The link comes first, and in a folder that is there: what is told is found again when it is to go.
             link.parent.mkdir(mode=0o700, exist_ok=True)
             target = os.path.relpath(place, link.parent)
@@ -260,6 +270,14 @@ class Views:
         if not place.is_dir():
             make_directory(place)
         _put(place / "record.json", call.to_dict())
+
+    def _free(self, name: str, session_id: str | None) -> Path:
+        """The folder of a call, which it shares with none of another session whose caller chose the same id."""
+        place, number = self._history / name, 1
+        while _session_of(place) not in (None, session_id):
+            number += 1
+            place = self._history / f"{name}-{number}"
+        return place
 
     def _say_anew(self, name: str) -> None:
         """Write the conversation anew, as after a retraction; nobody says anything meanwhile."""
@@ -316,6 +334,12 @@ def _put(path: Path, value: Any) -> None:
     new = path.with_name(path.name + ".new")
     new.write_bytes(data)
     os.replace(new, path)
+
+
+def _session_of(place: Path) -> str | None:
+    with suppress(OSError, ValueError):
+        return decode((place / "record.json").read_bytes()).get("session_id")
+    return None
 
 
 def _size(path: Path) -> int:
