@@ -10,9 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import anyio
 from mcp import Client
@@ -33,10 +34,12 @@ SSE_32 = Row("sse call, 32 callers", "MCP", "the same over SSE", ">=", None, "x"
 GROWTH = Row("memory after 100,000 calls", "MCP", "growth of the server since the first thousand", "<=", 20, "MB")
 MEMORY = Row("memory at 100,000", "MCP", "of the server, at 100,000 messages / at 10", "<=", 1.2, "x")
 SPAWN = Row("server start", "MCP", "spawn to first reply / a bare SDK server", "<=", 1.1, "x")
+SPAWN_HTTP = Row("server start, HTTP", "MCP", "the same over streamable HTTP", "<=", None, "x")
 SERVE = ["-m", "mcp_sessions", "serve"]
 CALLERS = 32
 Over = Callable[[Ground, Path, AsyncExitStack], Iterator[Any]]
 """Where our server and the bare one are reached, both started."""
+_SERVE_HTTP = [*SERVE, "--transport", "http", "--port", "0"]
 LS = Row("ls --json", "CLI", "mcp-sessions ls --json / python -c pass", "<=", 25, "x")
 
 
@@ -118,8 +121,8 @@ def _over_stdio(ground: Ground, store: Path, _: AsyncExitStack) -> Iterator[Any]
 
 
 def _over_http(ground: Ground, store: Path, stack: AsyncExitStack) -> Iterator[Any]:
-    yield _told(stack, ground, store, [*SERVE, "--transport", "http", "--port", "0"])
-    yield _told(stack, ground, store, [*_bare(ground), "http"])
+    for arguments in (_SERVE_HTTP, [*_bare(ground), "http"]):
+        yield _told(stack, ground, store, arguments)
 
 
 def _over_sse(ground: Ground, store: Path, stack: AsyncExitStack) -> Iterator[Any]:
@@ -127,7 +130,7 @@ def _over_sse(ground: Ground, store: Path, stack: AsyncExitStack) -> Iterator[An
         yield sse_client(url.replace("/mcp", "/sse"))
 
 
-def _told(stack: AsyncExitStack, ground: Ground, store: Path, arguments: Sequence[str]) -> str:
+def _told(stack: AsyncExitStack | ExitStack, ground: Ground, store: Path, arguments: Sequence[str]) -> str:
     """The url that a server tells when it is started; it ends with the stack."""
     process = subprocess.Popen(
         [sys.executable, *arguments],
@@ -225,8 +228,19 @@ def starts(ground: Ground) -> Figures:
             assert "result" in reply, reply
             process.kill()
 
-    figure, detail = ratio_in_turn(lambda: spawn(SERVE), lambda: spawn(_bare(ground)), ground.scale.starts)
-    return Figures({SPAWN.name: figure}, detail)
+    def spawn_http(arguments: list[str]) -> None:
+        with ExitStack() as stack:
+            url = _told(stack, ground, store, arguments)
+            headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+            with urlopen(Request(url, _HELLO, headers)) as reply:
+                assert b'"result"' in reply.read()
+
+    bare = _bare(ground)
+    over_stdio, detail = ratio_in_turn(lambda: spawn(SERVE), lambda: spawn(bare), ground.scale.starts)
+    over_http, more = ratio_in_turn(
+        lambda: spawn_http(_SERVE_HTTP), lambda: spawn_http([*bare, "http"]), ground.scale.starts
+    )
+    return Figures({SPAWN.name: over_stdio, SPAWN_HTTP.name: over_http}, {"stdio": detail, "http": more})
 
 
 def _line(method: str, id: int | None = None, **params: Any) -> bytes:
@@ -269,6 +283,6 @@ MEASURES: list[tuple[Measure, list[Row]]] = [
     (functools.partial(calls, SSE, SSE_32, _over_sse), [SSE, SSE_32]),
     (growth, [GROWTH]),
     (memory, [MEMORY]),
-    (starts, [SPAWN]),
+    (starts, [SPAWN, SPAWN_HTTP]),
     (listing, [LS]),
 ]
