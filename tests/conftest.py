@@ -13,6 +13,11 @@ from mcp_sessions.storage import SessionStorage
 from tests.stores import KINDS, SetClock, open_store
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors: many tests wait for a process or a clock."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     """asyncio, unless a test asks for trio by a parameter of its own."""

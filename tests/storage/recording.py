@@ -255,7 +255,8 @@ class Recorder:
             return _open(file, mode, *args, **kwargs)
         raw = _Raw(self, file, mode.replace("b", "").replace("t", ""))
         buffer: Any = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
-        return buffer if "b" in mode else io.TextIOWrapper(buffer, kwargs.get("encoding"))
+        encoding = kwargs.get("encoding") or (args[1:2] or ("utf-8",))[0]
+        return buffer if "b" in mode else io.TextIOWrapper(buffer, encoding)
 
     def _heard(self, real: Callable[..., Any], look: Callable[..., Steps]) -> Callable[..., Any]:
         def heard(*args: Any, **kwargs: Any) -> Any:

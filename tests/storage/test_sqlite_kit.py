@@ -53,8 +53,8 @@ def test_a_listing_is_the_same_however_it_is_read(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize("part", PARTS)
 def test_the_package_imports_and_passes_the_kit_where_there_is_none(part: str) -> None:
-    # What holds locks is asked for everything. Of the others nothing is used here, as a few tests would tell.
-    kit = TestSQLite if part == "fcntl" or full_counts() else TestSQLiteThatIsNotSyncedAtEachCommit
+    # All of it takes long, and most of it knows nothing of the system: handles, processes and closing do.
+    kit = TestSQLite if full_counts() else TestSQLiteThatIsNotSyncedAtEachCommit
     tests = f"{__file__}::{kit.__name__}"
     command = [sys.executable, "-m", "tests.storage.without", part, tests, "-k", "not random"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=False)

@@ -241,7 +241,7 @@ def test_a_client_that_has_left_unseen_is_asked_for(served: Served) -> None:
         until(lambda: bool(served.server.server_state.connections))
         (one,) = served.server.server_state.connections
         ours = one.transport.get_extra_info("socket")
-        assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        until(lambda: ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "localhost", "Localhost", "::1", "[::1]"])
