@@ -75,6 +75,7 @@ async def test_sessions_are_listed_newest_first_with_what_a_person_chooses_by(de
     assert (c.title, c.description) == ("c", "active, 0 messages")
 
 
+@pytest.mark.parametrize("mode", ["auto"])  # the pages are the same in both eras, as others show with fewer
 async def test_ten_thousand_sessions_are_listed_in_pages(mode: str) -> None:
     with SessionManager(MemorySessionStorage()) as manager:
         for number in range(10_000):

@@ -45,7 +45,7 @@ class Forgetful:
 
     def __getattr__(self, name: str) -> Any:
         self._asked += 1
-        if self._asked % 23 == 0:
+        if self._asked % 61 == 0:
             self._store.close()
             shutil.rmtree(self._folder / ".index")
             self._store = FileSystemSessionStorage(self._folder, durability="process")
