@@ -107,6 +107,8 @@ def _store(settings: Settings, *, repair: bool) -> Iterator[Line]:
 
 
 def _advice(finding: Finding) -> str:
+    if finding.what == "views that do not tell what their log does":
+        return "mcp-sessions doctor --repair writes them anew; what was changed in them by hand is lost"
     if finding.level != "fault":
         return ""
     if "SQLite" in finding.what:

@@ -214,3 +214,20 @@ def test_a_damaged_log_is_told_and_repair_moves_the_rest_beside_it(
     assert result.exit_code == 0
     assert f"a log was put in order: {log}; what followed is in {log.with_name('log.damaged-2')}" in result.stdout
     assert examined(run)["ends of logs that were moved away"]["level"] == "warning"
+
+
+def test_a_view_that_was_changed_by_hand_is_told_and_repair_writes_it_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    monkeypatch.setenv("MCP_SESSIONS_STORAGE", f"file://{tmp_path}/sessions")
+    with SessionManager(FileSystemSessionStorage(tmp_path / "sessions")) as manager:
+        manager.create_session("s")
+        manager.set_value("s", "k", "mine")
+    view = tmp_path / "sessions" / "s" / "data.json"
+    view.write_text("{}", encoding="utf-8")
+    found = examined(run)["views that do not tell what their log does"]
+    assert (found["level"], found["detail"]) == ("warning", f"1: {view}")
+    assert "mcp-sessions doctor --repair" in found["next"]
+    assert f"views were written anew: {view}" in run("doctor", "--repair").stdout
+    assert json.loads(view.read_text(encoding="utf-8")) == {"k": "mine"}
+    assert "views that do not tell what their log does" not in examined(run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ...models import Finding
@@ -15,9 +15,10 @@ from .folder import SHARED, Folder
 from .known import Known
 from .legacy import is_legacy
 from .lines import Place, read
-from .views import links
+from .shown import links
 
 NOT_IN_ORDER = "a log that is not in order"
+STALE = "views that do not tell what their log does"
 NAMED = 5
 """How many of one kind are named."""
 
@@ -41,6 +42,11 @@ def check(db: Db, folder: Folder, history: Path) -> list[Finding]:
     found += _named("warning", "folders that are no session", (str(path) for path in folders if not is_legacy(path)))
     found += _named("warning", "told of calls of no session", _orphans(folder, history))
     return found
+
+
+def told_otherwise(views: Mapping[str, Path]) -> Iterator[Finding]:
+    """What is said of views that do not tell what their log does."""
+    return _named("warning", STALE, map(str, views.values()))
 
 
 def _named(level: str, what: str, names: Iterable[str]) -> Iterator[Finding]:

@@ -38,7 +38,7 @@ class Folder:
         self.path = sessions_dir
         self.store, self.index = sessions_dir / STORE, sessions_dir / INDEX
         self.durable = durable
-        self._root = str(sessions_dir)
+        self.root = str(sessions_dir)
         self._undo: list[Callable[[], None]] = []
 
     def prepare(self) -> None:
@@ -59,7 +59,7 @@ class Folder:
         return Path(self._log(name))
 
     def _log(self, name: str) -> str:
-        return f"{self._root}{os.sep}{name or STORE}{os.sep}{LOG}"  # before each commit, where a Path takes its time
+        return f"{self.root}{os.sep}{name or STORE}{os.sep}{LOG}"  # before each commit, where a Path takes its time
 
     def stat(self, name: str) -> tuple[int, int] | None:
         """How long a log is, and when it was changed last, in ns; None where there is none.
@@ -81,12 +81,12 @@ class Folder:
 
     def conversation(self, name: str) -> str:
         """The view of a session's messages."""
-        return f"{self._root}{os.sep}{name}{os.sep}{CONVERSATION}"
+        return f"{self.root}{os.sep}{name}{os.sep}{CONVERSATION}"
 
     def is_link(self, name: str) -> bool:
         """Whether the folder of a session is a link: nothing is followed out of the store."""
         try:
-            return bool(name) and stat.S_ISLNK(os.lstat(f"{self._root}{os.sep}{name}").st_mode)
+            return bool(name) and stat.S_ISLNK(os.lstat(f"{self.root}{os.sep}{name}").st_mode)
         except (FileNotFoundError, NotADirectoryError):
             return False
 

@@ -15,12 +15,13 @@ CREATE TABLE IF NOT EXISTS logs (
     size INTEGER NOT NULL, lines INTEGER NOT NULL, sum INTEGER NOT NULL,
     changed INTEGER NOT NULL,          -- when the file was, in ns
     erase INTEGER NOT NULL DEFAULT 0,  -- something in it is to be erased
-    viewed INTEGER NOT NULL DEFAULT 0, -- the size of which its views tell
+    viewed INTEGER NOT NULL DEFAULT 0, -- up to which line its views tell it
+    told INTEGER NOT NULL DEFAULT 0,   -- their mark then
     said INTEGER,                      -- the size that conversation.jsonl must have, where that is known
     fault TEXT                         -- why nothing more is written to it
 ) STRICT, WITHOUT ROWID
 """
-_COLUMNS = "name, sid, size, lines, sum, changed, erase, viewed, said, fault, origin"
+_COLUMNS = "name, sid, size, lines, sum, changed, erase, viewed, told, said, fault, origin"
 
 
 @dataclass
@@ -33,6 +34,7 @@ class Known:
     changed: int = 0
     erase: bool = False
     viewed: int = 0
+    told: int = 0
     said: int | None = 0
     fault: str | None = None
     origin: int | None = None
@@ -60,10 +62,10 @@ def put(db: Db, known: Known) -> None:
     """Keep what is known of a log."""
     end = known.end
     db.execute(
-        f"INSERT OR REPLACE INTO logs ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT OR REPLACE INTO logs ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             *(known.name, known.sid, end.size, end.lines, end.sum, known.changed, known.erase, known.viewed),
-            *(known.said, known.fault, known.origin),
+            *(known.told, known.said, known.fault, known.origin),
         ),
     )
 
@@ -77,9 +79,14 @@ def moved(db: Db, known: Known) -> None:
     )
 
 
-def viewed(db: Db, there: Known) -> None:
-    """Its views tell all up to where it ended then."""
-    db.execute("UPDATE logs SET viewed = ? WHERE name = ? AND sid = ?", (there.end.size, there.name, there.sid))
+def viewed(db: Db, there: Known, lines: tuple[int, int] | None, mark: int) -> bool:
+    """Its views tell these lines, which have that mark; whether the session is still the one that was there then."""
+    if lines is not None:
+        db.execute(
+            "UPDATE logs SET viewed = max(viewed, ?), told = ? WHERE name = ? AND sid = ? AND viewed >= ?",
+            (lines[1], mark, there.name, there.sid, lines[0]),
+        )
+    return db.execute("SELECT 1 FROM logs WHERE name = ? AND sid = ?", (there.name, there.sid)).fetchone() is not None
 
 
 def drop(db: Db, name: str) -> None:
@@ -93,6 +100,7 @@ def to_erase(db: Db) -> str | None:
     return None if row is None else row[0]
 
 
-def to_view(db: Db) -> list[str]:
-    """The sessions whose views are behind."""
-    return [row[0] for row in db.execute("SELECT name FROM logs WHERE sid IS NOT NULL AND viewed <> size")]
+def views(db: Db) -> list[tuple[str, bool, int]]:
+    """(name, whether its views tell all, their mark when they were written) of all sessions."""
+    sql = "SELECT name, viewed = lines AND said IS NOT NULL, told FROM logs WHERE sid IS NOT NULL"
+    return [(row[0], bool(row[1]), row[2]) for row in db.execute(sql)]

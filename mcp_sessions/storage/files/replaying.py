@@ -316,7 +316,7 @@ class Replaying:
 
     def erase(self, db: Db, name: str) -> None:
         """Write a log anew without what was retracted; the store's own, without what others hold by now."""
-        there = self.up_to_date(db, name)
+        there = None if self.up_to_date(db, name) is None else known.get(db, name)
         if there is None or there.fault is not None:
             return
         rows = db.execute(SQL["all_retracted"], (there.sid,)).fetchall()
@@ -334,7 +334,6 @@ class Replaying:
             self._replayed(db, name)
             return
         there.changed = self._folder.replace(name, new)
-        there.viewed = end.size if there.viewed == there.end.size else 0
         there.end, there.erase = end, False
         known.put(db, there)
 

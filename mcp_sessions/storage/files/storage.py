@@ -26,7 +26,7 @@ from ..sqlite.storage import UNCHECKED, Opened, SQLiteSessionStorage
 from ..sqlite.writer import Chore, Work, Writer
 from ..sqlite.writing import Writing
 from . import known
-from .checking import check, differs
+from .checking import check, differs, told_otherwise
 from .folder import Folder, name_of
 from .ledger import FileLedger
 from .legacy import read_legacy
@@ -75,10 +75,13 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
     def check(self) -> list[Finding]:
         findings = super().check()
         with self._here().readers.one(snapshot=True) as db:
-            return [*findings, *check(db, self._folder, self.history_dir)]
+            findings += check(db, self._folder, self.history_dir)
+        return [*findings, *told_otherwise(self._views.stale())]
 
     def repair(self) -> list[Finding]:
-        """Mend logs that are not in order: what stands before a damaged line goes on, the rest is moved beside it."""
+        """Mend logs that are not in order: what stands before a damaged line goes on, the rest is moved beside it.
+        Views that do not tell what their log does are written anew.
+        """
         done = self._mended_index()
         with self._here().readers.one(snapshot=True) as db:
             logs = [there for name, *_ in known.every(db) if (there := known.get(db, name)) is not None]
@@ -87,7 +90,9 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
             aside = self._here().writer.run(lambda db, name=name: self._replaying.mend(db, name))
             detail = str(self._folder.log(name)) + (f"; what followed is in {aside}" if aside is not None else "")
             done.append(Finding(level="ok", what="a log was put in order", detail=detail))
-        self._views.repair(wrong)
+        stale = self._views.stale()
+        self._views.write_anew([*wrong, *stale])
+        done += [Finding(level="ok", what="views were written anew", detail=str(path)) for path in stale.values()]
         return done
 
     def _mended_index(self) -> list[Finding]:
@@ -154,7 +159,7 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
             self._views = Views(self._folder, self.history_dir, writer, readers, self._replaying.let_go)
             ledger.seen = self._views.seen
             self._views.sweep()
-            self._views.repair(writer.run(known.to_view))
+            self._views.repair(writer.run(self._views.behind))
         except BaseException:
             writer.close()
             ledger.close()

@@ -18,23 +18,35 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from pydantic_core import to_json
-
-from ..._json import decode, encode
+from ..._json import encode
 from ..._os import FileLock, file_name, make_directory, write_at
 from ...errors import StorageBusyError, StorageError
 from ...models import Invocation
 from ..sqlite.driver import Db
 from ..sqlite.readers import Readers
-from ..sqlite.rows import RECORD, message_of, metadata_of_row, record_of
+from ..sqlite.rows import message_of
 from ..sqlite.writer import Writer
 from ..sqlite.writing import SQL
 from . import known
 from .folder import CONVERSATION, Folder
 from .known import Known
 from .lines import Entry
+from .shown import (
+    RECORD_FILE,
+    calls,
+    differs,
+    link_of,
+    links,
+    mark,
+    pretty,
+    shown,
+    size,
+    some_calls,
+    strange,
+    told_at,
+    told_of,
+)
 
 QUIET_S = 1.0
 MOST_S = 10.0
@@ -44,8 +56,6 @@ CLOSING_S = 2.0
 """How long what was behind already may keep somebody who closes the store; the rest is for the next opening."""
 PATIENCE_S = 5.0
 """How long is waited for another process that writes views."""
-SHOWN = 1000
-"""Calls that invocations.json tells of, the newest; the folder beside it has all."""
 MOST_CHARS = 255
 """Of a name, as most file systems take it."""
 _log = logging.getLogger(__name__)
@@ -57,6 +67,8 @@ class _Behind:
 
     since: float
     last: float
+    lines: tuple[int, int] | None = None
+    """The lines of its log that brought this: from behind one up to another; None where others lie between."""
     calls: set[int] = field(default_factory=set[int])
     """The rows of calls that were recorded."""
     whole: bool = False
@@ -94,7 +106,10 @@ class Views:
         whole = not retracted and self._said(there, [text for entry in entries for text in entry.said])
         with self._wake:
             idle = not self._behind
-            behind = self._of(there.name)
+            before = there.end.lines - len(entries)
+            behind = self._of(there.name, (before, before))
+            follows = behind.lines is not None and behind.lines[1] == before
+            behind.lines = (behind.lines[0], there.end.lines) if behind.lines is not None and follows else None
             for entry in entries:
                 behind.calls.update(entry.calls)
                 behind.now = behind.now or "ended_at" in entry.head
@@ -111,6 +126,30 @@ class Views:
                 self._of(name).whole = True
             if self._behind:
                 self._start()
+
+    def behind(self, db: Db) -> list[str]:
+        """The sessions whose views do not tell all, or were written by somebody else as far as a look at one tells."""
+        return [name for name, whole, told in known.views(db) if not whole or mark(self._folder, name) != told]
+
+    def stale(self) -> dict[str, Path]:
+        """Of each session whose views do not tell what its log does, one that does not. Reads all there is."""
+        found: dict[str, Path] = {}
+        with self._readers.one() as db:
+            names = [name for name, *_ in known.views(db)]
+        for name in names:
+            with self._readers.one(snapshot=True) as db:
+                wrong = differs(db, self._folder, self._history, name)
+            if wrong is not None:  # or somebody is writing, which nobody does here
+                wrong = self._writer.run(lambda db, name=name: differs(db, self._folder, self._history, name))
+            if wrong is not None:
+                found[name] = wrong
+        return found
+
+    def write_anew(self, names: Iterable[str]) -> None:
+        """Bring up to date what these sessions' views tell, whatever stands there."""
+        for name in names:
+            now = time.monotonic()
+            self._bring(name, _Behind(now, now, whole=True, conversation=True), last=False)
 
     def sweep(self) -> None:
         """Remove what was deleted, and what is told of its calls."""
@@ -138,11 +177,11 @@ class Views:
             self._thread.join()
         self._lock.close()
 
-    def _of(self, name: str) -> _Behind:
+    def _of(self, name: str, lines: tuple[int, int] | None = None) -> _Behind:
         now = time.monotonic()
         behind = self._behind.get(name)
         if behind is None:
-            behind = self._behind[name] = _Behind(now, now)
+            behind = self._behind[name] = _Behind(now, now, lines)
         behind.last = now
         return behind
 
@@ -230,38 +269,37 @@ class Views:
 
     def _view(self, name: str, behind: _Behind) -> None:
         with self._readers.one(snapshot=True) as db:
-            there = known.get(db, name)
-            row = None if there is None else db.execute(SQL["head_by_sid"], (there.sid,)).fetchone()
-            if there is None or row is None:
+            view = shown(db, self._folder, name)
+            if view is None:
                 return  # it was deleted meanwhile
-            head = metadata_of_row(row)
-            data = {key: decode(text) for key, _, text in db.execute(SQL["visible_keys"], (there.sid,))}
-            shown = _calls(db, there.sid, SHOWN)
-            calls = _calls(db, there.sid) if behind.whole else _some_calls(db, behind.calls)
+            there = view.there
+            told = list(calls(db, there.sid) if behind.whole else some_calls(db, behind.calls))
         folder = self._folder.of(name)
-        if behind.conversation or (behind.whole and _size(folder / CONVERSATION) != there.said):
+        if behind.conversation or (behind.whole and size(folder / CONVERSATION) != there.said):
             self._say_anew(name)
-        for call in calls:
-            self._tell(folder, call)
-        if head.total_invocations or shown:
-            _put(folder / "invocations.json", [_brief(call) for call in shown])
-        _put(folder / "data.json", data)
-        _put(folder / "metadata.json", head.to_dict())
-        self._writer.run(lambda db: known.viewed(db, there))
+        for call in told:
+            self._tell(folder, call, view.given)
+        if behind.whole:
+            for link in strange(folder, view.head.session_id, {link_of(folder, call).name for call in told}):
+                shutil.rmtree(self._history / links(folder)[link.name], ignore_errors=True)
+                link.unlink()
+        for file, data in view.files.items():
+            _put(folder / file, data)
+        lines = (0, there.end.lines) if behind.whole else behind.lines
+        if not self._writer.run(lambda db: known.viewed(db, there, lines, mark(self._folder, name))):
+            self.repair([name])  # it was deleted and made again meanwhile, and is told of the one before
 
-    def _tell(self, folder: Path, call: Invocation) -> None:
+    def _tell(self, folder: Path, call: Invocation, given: dict[str, str]) -> None:
         """The record of a call, and a link to it."""
-        stamp = call.started_at.strftime("%Y%m%d_%H%M%S")
-        name = file_name(call.invocation_id)
-        tool = file_name(call.tool_name)[: min(64, MOST_CHARS - len(f"{stamp}__{name}"))]
-        link = folder / "invocations" / name
-        told = links(folder).get(name) if os.path.lexists(link) else None
-        if told is not None:
-            place = self._history / told  # also where a later attempt began at another time
-        else:
-            place = self._free(f"{stamp}_{tool}_{name}", call.session_id)
+        link = link_of(folder, call)
+        place = told_at(link, call, self._history, given)  # also where a later attempt began at another time
+        if place is None:
+            stamp = call.started_at.strftime("%Y%m%d_%H%M%S")
+            tool = file_name(call.tool_name)[: min(64, MOST_CHARS - len(f"{stamp}__{link.name}"))]
+            place = self._free(f"{stamp}_{tool}_{link.name}", call)
             # The link comes first, and in a folder that is there: what is told is found again when it is to go.
             link.parent.mkdir(mode=0o700, exist_ok=True)
+            link.unlink(missing_ok=True)
             target = os.path.relpath(place, link.parent)
             try:
                 os.symlink(target, link)
@@ -269,12 +307,12 @@ class Views:
                 link.write_text(f"{target}\n", encoding="utf-8")
         if not place.is_dir():
             make_directory(place)
-        _put(place / "record.json", call.to_dict())
+        _put(place / RECORD_FILE, pretty(call.to_dict()))
 
-    def _free(self, name: str, session_id: str | None) -> Path:
+    def _free(self, name: str, call: Invocation) -> Path:
         """The folder of a call, which it shares with none of another session whose caller chose the same id."""
         place, number = self._history / name, 1
-        while _session_of(place) not in (None, session_id):
+        while told_of(place) not in (None, (call.session_id, call.invocation_id)):
             number += 1
             place = self._history / f"{name}-{number}"
         return place
@@ -308,55 +346,11 @@ def _due(behind: _Behind) -> float:
     return max(due, behind.not_before) - time.monotonic()
 
 
-def _calls(db: Db, sid: int | None, limit: int = -1) -> list[Invocation]:
-    """The newest calls of work first."""
-    sql = f"SELECT {RECORD} FROM records r JOIN sessions s USING (sid) WHERE r.sid = ? AND r.kind = 'work'"
-    return [record_of(row) for row in db.execute(f"{sql} ORDER BY r.id DESC LIMIT ?", (sid, limit))]
-
-
-def _some_calls(db: Db, ids: Iterable[int]) -> list[Invocation]:
-    sql = f"SELECT {RECORD} FROM records r JOIN sessions s USING (sid) WHERE r.id = ?"
-    rows = [db.execute(sql, (id_,)).fetchone() for id_ in sorted(ids)]
-    return [record_of(row) for row in rows if row is not None]
-
-
-def _brief(call: Invocation) -> dict[str, Any]:
-    names = ("invocation_id", "tool_name", "status", "started_at", "duration_ms", "model", "cost")
-    return {name: value for name, value in call.to_dict().items() if name in names}
-
-
-def _put(path: Path, value: Any) -> None:
+def _put(path: Path, data: bytes) -> None:
     """Write a view in one step, unless it is there already."""
-    data = to_json(value, indent=2) + b"\n"
     with suppress(OSError):
         if path.read_bytes() == data:
             return
     new = path.with_name(path.name + ".new")
     new.write_bytes(data)
     os.replace(new, path)
-
-
-def _session_of(place: Path) -> str | None:
-    with suppress(OSError, ValueError):
-        return decode((place / "record.json").read_bytes()).get("session_id")
-    return None
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
-
-
-def links(folder: Path) -> dict[str, str]:
-    """The calls of a session's folder: the name of each, and of its folder in the history."""
-    found: dict[str, str] = {}
-    with suppress(OSError):
-        for entry in os.scandir(folder / "invocations"):
-            with suppress(OSError, ValueError):
-                target = os.readlink(entry) if entry.is_symlink() else Path(entry).read_text(encoding="utf-8").strip()
-                name = Path(target).name
-                if name not in ("", ".."):  # which are no folder of a call's own
-                    found[entry.name] = name
-    return found

@@ -1,0 +1,206 @@
+"""What the views of a session must tell, and where they do not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_json
+
+from ..._json import decode
+from ..._os import file_name
+from ...models import Invocation, SessionMetadata
+from ..sqlite.driver import Db
+from ..sqlite.rows import RECORD, message_of, metadata_of_row, record_of
+from ..sqlite.writing import SQL
+from ..whole import INVOCATION_DIR
+from . import known
+from .folder import CONVERSATION, Folder
+from .known import Known
+
+HEAD, DATA, CALLS, LINKS, RECORD_FILE = "metadata.json", "data.json", "invocations.json", "invocations", "record.json"
+SHOWN = 1000
+"""Calls that invocations.json tells of, the newest; the folder beside it has all."""
+_FROM = f"SELECT {RECORD} FROM records r JOIN sessions s USING (sid)"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the small views of a session tell, as of one moment."""
+
+    there: Known
+    head: SessionMetadata
+    files: dict[str, bytes]
+    given: dict[str, str]
+    """Where its links may lead out of the history, by name: as it was given with the call."""
+
+
+def shown(db: Db, folder: Folder, name: str) -> Shown | None:
+    """None where there is no such session."""
+    there = known.get(db, name)
+    row = None if there is None else db.execute(SQL["head_by_sid"], (there.sid,)).fetchone()
+    if there is None or row is None:
+        return None
+    head = metadata_of_row(row)
+    brief = [_brief(call) for call in calls(db, there.sid, SHOWN)]
+    files: dict[str, Any] = {}
+    if head.total_invocations or brief or (folder.of(name) / CALLS).exists():
+        files[CALLS] = brief
+    files[DATA] = {key: decode(text) for key, _, text in db.execute(SQL["visible_keys"], (there.sid,))}
+    files[HEAD] = head.to_dict()
+    links = db.execute(SQL["live_keys"], (there.sid, INVOCATION_DIR))
+    given = {key.removeprefix(INVOCATION_DIR): str(decode(text)) for key, _, text in links}
+    return Shown(there, head, {file: pretty(value) for file, value in files.items()}, given)
+
+
+def pretty(value: Any) -> bytes:
+    """JSON as people read it."""
+    return to_json(value, indent=2) + b"\n"
+
+
+def calls(db: Db, sid: int | None, limit: int = -1) -> Iterator[Invocation]:
+    """The calls of work of a session, the newest first."""
+    sql = f"{_FROM} WHERE r.sid = ? AND r.kind = 'work' ORDER BY r.id DESC LIMIT ?"
+    return map(record_of, db.execute(sql, (sid, limit)))
+
+
+def some_calls(db: Db, ids: Iterable[int]) -> Iterator[Invocation]:
+    """The calls in these rows."""
+    rows = (db.execute(f"{_FROM} WHERE r.id = ?", (id_,)).fetchone() for id_ in sorted(ids))
+    return (record_of(row) for row in rows if row is not None)
+
+
+def mark(folder: Folder, name: str) -> int:
+    """What differs once somebody else has written metadata.json, the last of the small views of a session."""
+    try:
+        found = os.stat(f"{folder.root}{os.sep}{name}{os.sep}{HEAD}")
+    except OSError:
+        return 0
+    return found.st_mtime_ns + found.st_size
+
+
+def size(path: Path) -> int:
+    """How long a file is; 0 where there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+# links
+
+
+def link_of(folder: Path, call: Invocation) -> Path:
+    """Where the link of a call stands in a session's folder."""
+    return folder / LINKS / file_name(call.invocation_id)
+
+
+def told_at(link: Path, call: Invocation, history: Path, given: dict[str, str]) -> Path | None:
+    """The folder in the history to which a call's link leads; None where it does not lead to one of this call."""
+    target = _target(link)
+    if target is None:
+        return None
+    if target.parent != Path(os.path.realpath(history)):
+        return history / target.name if given.get(link.name) == str(target) else None
+    place = history / target.name
+    return place if told_of(place) in (None, (call.session_id, call.invocation_id)) else None
+
+
+def told_of(place: Path) -> tuple[str | None, str | None] | None:
+    """Of which session and call a folder of the history tells; None where it tells of none."""
+    with suppress(OSError, ValueError, AttributeError):
+        record = decode((place / RECORD_FILE).read_bytes())
+        return record.get("session_id"), record.get("invocation_id")
+    return None
+
+
+def strange(folder: Path, session_id: str, names: set[str]) -> Iterator[Path]:
+    """The links that tell of a call which a session with that id has not, and which was another one's before it."""
+    with suppress(OSError):
+        for entry in os.scandir(folder / LINKS):
+            place = None if entry.name in names else _target(Path(entry))
+            told = None if place is None else told_of(place)
+            if told is not None and told[0] == session_id and file_name(str(told[1])) == entry.name:
+                yield Path(entry)
+
+
+def links(folder: Path) -> dict[str, str]:
+    """The calls of a session's folder: the name of each, and of its folder in the history."""
+    found: dict[str, str] = {}
+    with suppress(OSError):
+        for entry in os.scandir(folder / LINKS):
+            name = Path(_text(Path(entry)) or "").name
+            if name not in ("", ".."):  # which are no folder of a call's own
+                found[entry.name] = name
+    return found
+
+
+def _target(link: Path) -> Path | None:
+    text = _text(link)
+    return None if not text else Path(os.path.realpath(link.parent / text))
+
+
+def _text(link: Path) -> str | None:
+    """What a link says, or the file that stands in its place; None where neither does."""
+    with suppress(OSError, ValueError):
+        return os.readlink(link) if link.is_symlink() else link.read_text(encoding="utf-8").strip()
+    return None
+
+
+# comparing
+
+
+def differs(db: Db, folder: Folder, history: Path, name: str) -> Path | None:
+    """A view that does not tell what the log of a session does; None too while they are yet to be written.
+
+    Reads all of them, one call or message at a time.
+    """
+    there = known.get(db, name)
+    if there is None or there.viewed != there.end.lines or there.said is None:
+        return None
+    view = shown(db, folder, name)
+    if view is None:
+        return None
+    place = folder.of(name)
+    for file, data in view.files.items():
+        if not _has(place / file, data):
+            return place / file
+    if not _says(db, there, place / CONVERSATION):
+        return place / CONVERSATION
+    names: set[str] = set()
+    for call in calls(db, there.sid):
+        link = link_of(place, call)
+        told = told_at(link, call, history, view.given)
+        if told is None:
+            return link
+        if not _has(told / RECORD_FILE, pretty(call.to_dict())):
+            return told / RECORD_FILE
+        names.add(link.name)
+    return next(strange(place, view.head.session_id, names), None)
+
+
+def _has(path: Path, data: bytes) -> bool:
+    with suppress(OSError):
+        return path.read_bytes() == data
+    return False
+
+
+def _says(db: Db, there: Known, path: Path) -> bool:
+    """Whether a conversation has the messages of its session, and nothing else."""
+    if size(path) != there.said:
+        return False
+    if not there.said:
+        return True
+    with suppress(OSError, ValueError), path.open("rb") as lines:
+        rows = db.execute(SQL["all_messages"], (there.sid,))
+        return all(decode(lines.readline()) == message_of(row).to_dict() for row in rows) and not lines.read(1)
+    return False
+
+
+def _brief(call: Invocation) -> dict[str, Any]:
+    names = ("invocation_id", "tool_name", "status", "started_at", "duration_ms", "model", "cost")
+    return {name: value for name, value in call.to_dict().items() if name in names}

@@ -1,0 +1,155 @@
+"""Views that are not what the log says: changed by hand, left by a crash, or of a session that is gone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcp_sessions import FileSystemSessionStorage
+from mcp_sessions.storage.files import views
+from mcp_sessions.storage.files.folder import LOG
+from mcp_sessions.testing.making import called, does, head, ids, said
+from tests.processes import Child, hear, say
+from tests.storage.legacy_tree import tree
+from tests.storage.test_files import RICH, faults, opened
+
+
+def commit_and_stop(folder: str) -> None:
+    """Commit a call, and wait for the end before anything is shown of it."""
+    views.QUIET_S = views.MOST_S = 3600
+    storage = FileSystemSessionStorage(folder, durability="process")
+    storage.commit("s", does(records=(called("theirs", kind="work"),)))
+    say("committed")
+    hear()
+
+
+def told(folder: Path) -> dict[str, bytes | Path]:
+    """All that is shown of sessions, and where links lead."""
+    paths = (path for path in folder.rglob("*") if not {".index", ".store"} & set(path.parts) and path.name != LOG)
+    return {
+        str(path.relative_to(folder)): path.readlink() if path.is_symlink() else path.read_bytes()
+        for path in paths
+        if path.is_symlink() or path.is_file()
+    }
+
+
+def _in_place(path: Path) -> None:
+    stat = path.stat()
+    path.write_bytes(path.read_bytes().replace(b"one", b"two").replace(b"git", b"svn"))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def _elsewhere(link: Path) -> None:
+    link.unlink()
+    link.symlink_to(link.parent.parent, target_is_directory=True)
+
+
+def _exchanged(link: Path) -> None:
+    (other,) = (one for one in link.parent.iterdir() if one != link)
+    target = other.readlink()
+    link.unlink()
+    link.symlink_to(target)
+
+
+@pytest.mark.parametrize(
+    ("view", "change"),
+    [
+        ("metadata.json", _in_place),
+        ("data.json", _in_place),
+        ("invocations.json", _in_place),
+        ("conversation.jsonl", _in_place),
+        ("conversation.jsonl", Path.unlink),
+        ("invocations/c1", Path.unlink),
+        ("invocations/c1", _elsewhere),
+        ("invocations/c1", _exchanged),
+        ("invocations/c1/record.json", _in_place),
+        ("invocations/c1/record.json", Path.unlink),
+    ],
+)
+def test_a_view_that_somebody_changed_is_found_and_written_anew(
+    tmp_path: Path, view: str, change: Callable[[Path], None]
+) -> None:
+    """No reader trusts it, so nobody noticed."""
+    folder = tmp_path / "sessions"
+    with opened(tmp_path) as storage:
+        for name in "st":
+            calls = tuple(called(f"c{n}", tool_name="git", kind="work", scope="session") for n in (1, 2))
+            everything = does(messages=(said("m", "one"), said("n", "last")), set={"k": "one"}, records=calls)
+            storage.create(head(name, purpose="one"), everything)
+    before, path = told(folder), folder / "s" / view
+    named = path.resolve() if path.name == "record.json" else path
+    change(path)
+    with opened(tmp_path) as storage:
+        assert faults(storage)[-1] == f"views that do not tell what their log does: 1: {named}"
+        storage.repair()
+        assert faults(storage) == []
+    assert told(folder) == before
+
+
+def test_a_link_of_an_older_layout_is_left_where_it_leads(tmp_path: Path) -> None:
+    sessions = tree(tmp_path)
+    links = {link: link.readlink() for link in (sessions / RICH / "invocations").iterdir()}
+    for _ in range(2):
+        with FileSystemSessionStorage(sessions, durability="process") as storage:
+            storage.repair()
+            assert faults(storage) == []
+    assert {link: link.readlink() for link in links} == links
+
+
+def test_an_opening_writes_views_anew_that_a_look_at_one_shows_to_be_others(tmp_path: Path) -> None:
+    """A power cut may keep that they were written and lose what was written."""
+    folder = tmp_path / "sessions" / "s"
+    with opened(tmp_path) as storage:
+        storage.create(head("s"), does(set={"k": 1}))
+    before = told(folder)
+    for name in ("metadata.json", "data.json"):
+        (folder / name).write_bytes(b"")
+    with opened(tmp_path):
+        pass
+    assert told(folder) == before
+
+
+def test_who_wrote_last_does_not_vouch_for_what_another_process_was_yet_to_show(tmp_path: Path) -> None:
+    """The call of a process that was killed stayed without its record for good."""
+    folder = tmp_path / "sessions" / "s"
+    with opened(tmp_path) as storage:
+        storage.create(head("s"))
+    with opened(tmp_path) as storage, Child(commit_and_stop, str(folder.parent)) as other:
+        assert other.hear() == "committed"
+        storage.commit("s", does(records=(called("mine", kind="work"),)))
+        other.kill()
+    with opened(tmp_path):
+        pass
+    assert {link.name for link in (folder / "invocations").iterdir()} == {"mine", "theirs"}
+
+
+def test_nothing_of_a_deleted_session_is_shown_in_one_of_its_id_that_was_made_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its call stayed there for good, and all that was told of it."""
+    folder, mkdir = tmp_path / "sessions", os.mkdir
+    made: list[str] = []
+    monkeypatch.setattr(views, "PATIENCE_S", 0)
+
+    def deleting(path: Any, *args: Any, **kwargs: Any) -> None:
+        if Path(path).name == "invocations" and not made:
+            made.append("again")
+            other.delete("s", does())
+            other.create(head("s", purpose="new"))
+        mkdir(path, *args, **kwargs)
+
+    with opened(tmp_path) as other:
+        with opened(tmp_path) as storage:
+            storage.create(head("s"), does(messages=(said("m", "x"),), records=(called("c", kind="work"),)))
+            monkeypatch.setattr(os, "mkdir", deleting)
+        assert made
+        assert ids(other) == ["s"]
+    with opened(tmp_path) as storage:
+        assert faults(storage) == []
+    assert list((folder / "s" / "invocations").iterdir()) == []
+    assert list((folder / ".history").iterdir()) == []
+    assert b'"c"' not in (folder / "s" / "invocations.json").read_bytes()
