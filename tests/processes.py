@@ -43,10 +43,11 @@ def hear() -> str:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Look until it is so."""
+    """Look until it is so, and leave the processor to what makes it so."""
     end = time.monotonic() + LONG_S
     while not condition():
         assert time.monotonic() < end, f"not so after {LONG_S:g} s"
+        time.sleep(0.005)
 
 
 def written(file: IO[bytes]) -> str:

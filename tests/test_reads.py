@@ -6,8 +6,7 @@ import gc
 import logging
 import shutil
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from mcp_sessions.models import Change, Invocation, InvocationQuery
 from mcp_sessions.reads import CAPACITY, PIECE
 from mcp_sessions.storage import MemorySessionStorage, SessionStorage
 from mcp_sessions.storage.heads import Committed
-from tests.processes import LONG_S, Child
+from tests.processes import LONG_S, Child, until
 from tests.programs import (
     end_on_a_full_disk,
     fork_and_leave,
@@ -75,14 +74,6 @@ def _read(manager: SessionManager, session_id: str | None = "a", tool: str = "lo
         pass
 
 
-def _until(fact: Callable[[], bool]) -> None:
-    """Wait for what another thread or process does."""
-    end = time.monotonic() + LONG_S
-    while not fact():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 def _tools(manager: SessionManager, session_id: str | None = "a") -> list[str]:
     """What stands in the store, oldest first; nothing that waits is written for it."""
     query = InvocationQuery(session_id=session_id, reverse=True, limit=1000)
@@ -110,7 +101,7 @@ def test_a_read_leaves_the_state_alone_and_counts_as_a_call(manager: SessionMana
 def test_reads_are_written_without_being_asked_for(path: str) -> None:
     with Child(read_and_wait, path) as child, opened(path) as manager:
         assert child.hear() == "read"
-        _until(lambda: bool(_tools(manager)))
+        until(lambda: bool(_tools(manager)))
         child.tell()
         child.ends_well()
         assert _tools(manager) == ["look"]
@@ -167,7 +158,7 @@ def test_where_no_thread_can_be_started_reads_are_written_at_once(path: str) -> 
 def test_a_manager_that_nobody_closed_writes_its_reads_when_it_is_forgotten(path: str) -> None:
     with Child(read_forget_and_wait, path) as child, opened(path) as manager:
         assert child.hear() == "read"
-        _until(lambda: bool(_tools(manager)))
+        until(lambda: bool(_tools(manager)))
         child.tell()
         child.ends_well()
         assert _tools(manager) == ["look"]
@@ -321,9 +312,9 @@ def test_a_failed_flush_is_tried_again_without_being_asked(clock: SetClock) -> N
     storage.open.set()
     with SessionManager(storage, clock=clock) as manager:
         _read(manager, None)
-        _until(lambda: bool(manager.reads.waiting[1]))
+        until(lambda: bool(manager.reads.waiting[1]))
         storage.refusing = False
-        _until(lambda: manager.reads.waiting == (0, ""))
+        until(lambda: manager.reads.waiting == (0, ""))
         assert sorted(_tools(manager, None)) == ["look", "record_reads"]
 
 
