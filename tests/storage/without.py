@@ -31,7 +31,8 @@ def import_all() -> int:
 
 if __name__ == "__main__":
     take_away(sys.argv[1])
-    failed = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *sys.argv[2:]])
+    # In this process: workers of xdist would have what is taken away here.
+    failed = pytest.main(["-n0", "-x", "-q", "-p", "no:cacheprovider", *sys.argv[2:]])
     if sys.argv[1] == "fcntl":  # what is not ours may have it: mcp needs it wherever it is not on Windows
         del sys.modules["fcntl"]
         importlib.import_module("mcp.server.stdio")
