@@ -334,6 +334,60 @@ def test_a_damaged_line_is_read_up_to_and_nothing_is_written_after_it(tmp_path: 
             storage.commit("s", does(set={"k": 1}))
 
 
+def test_a_committed_last_line_that_is_damaged_is_not_taken_for_a_torn_one(tmp_path: Path) -> None:
+    """It was moved aside as one that nobody had been told of, and the session went on without it."""
+    with opened(tmp_path) as storage:
+        storage.create(head("s"), say(said("m", "one")))
+        storage.commit("s", say(said("n", "two")))
+    log = tmp_path / "sessions" / "s" / "log.jsonl"
+    data = log.read_bytes().replace(b"two", b"tvo")
+    log.write_bytes(data)
+    for _ in range(2):
+        with opened(tmp_path) as storage:
+            assert contents(storage) == ["one"]
+            with pytest.raises(StorageError, match=r"s/log\.jsonl: line 2 is damaged.*mcp-sessions doctor --repair"):
+                storage.commit("s", say(said("o", "more")))
+            assert [fault for fault in faults(storage) if "line 2 is damaged" in fault]
+        log.touch()
+    assert log.read_bytes() == data
+    with opened(tmp_path) as storage:
+        storage.repair()
+        assert storage.commit("s", say(said("o", "more"))).seqs == [2]
+        assert contents(storage) == ["one", "more"]
+    assert data.endswith(log.with_name("log.damaged-2").read_bytes())
+
+
+def test_a_committed_last_line_that_changes_behind_the_back_of_the_store_is_repaired_as_damage(tmp_path: Path) -> None:
+    """As on a disk that lies: when the file was changed last does not tell."""
+    with opened(tmp_path) as storage:
+        storage.create(head("s"), say(said("m", "one")))
+        storage.commit("s", say(said("n", "two")))
+    log = tmp_path / "sessions" / "s" / "log.jsonl"
+    stat = log.stat()
+    log.write_bytes(log.read_bytes().replace(b"two", b"tvo"))
+    os.utime(log, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with opened(tmp_path) as storage:
+        assert [fault for fault in faults(storage) if "line 2 is not as it was written" in fault]
+        (done, *_) = storage.repair()
+        assert f"what followed is in {log.with_name('log.damaged-2')}" in done.detail
+        assert contents(storage) == ["one"]
+
+
+def test_a_committed_last_line_that_was_cut_is_moved_away_and_told_as_such(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(tmp_path) as storage:
+        storage.create(head("s"), say(said("m", "one")))
+        storage.commit("s", say(said("n", "two")))
+    log = tmp_path / "sessions" / "s" / "log.jsonl"
+    os.truncate(log, log.stat().st_size - 9)
+    with opened(tmp_path) as storage:
+        assert contents(storage) == ["one"]
+        assert storage.commit("s", say(said("o", "more"))).seqs == [2]
+    assert log.with_name("log.torn-2").exists()
+    assert "which had been committed and was cut since" in caplog.text
+
+
 def test_erasing_throws_nothing_away_that_stands_behind_a_damaged_line(tmp_path: Path) -> None:
     """The log was written anew up to that line, and no more."""
     log = tmp_path / "sessions" / "s" / "log.jsonl"

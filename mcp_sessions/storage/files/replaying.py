@@ -6,6 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any, cast
@@ -110,13 +111,14 @@ class Replaying:
 
     def mend(self, db: Db, name: str) -> Path | None:
         """Make a log one that can be written again, its rows anew; where what stood behind a damaged line is now."""
-        there = known.get(db, name)
+        there = self._replayed(db, name)
+        if there is None:
+            return None
         aside = None
-        if there is not None:
-            if there.fault is not None and REPAIR in there.fault and there.end.size < (self._folder.size(name) or 0):
-                aside = self._folder.set_aside(name, there.end, "damaged")
-            self._clear(db, there)
-            known.drop(db, name)
+        if there.fault is not None and REPAIR in there.fault and there.end.size < (self._folder.size(name) or 0):
+            aside = self._folder.set_aside(name, there.end, "damaged")
+        self._clear(db, there)
+        known.drop(db, name)
         self._replayed(db, name)
         return aside
 
@@ -128,8 +130,7 @@ class Replaying:
 
     def _brought(self, db: Db, name: str) -> Known | None:
         size = None if self._folder.is_link(name) else self._folder.size(name)
-        there = known.get(db, name)
-        arrived = there is None
+        before = there = known.get(db, name)
         if size is None:
             self._folder.drop_empty(name)
             self._forget(db, name)
@@ -138,7 +139,7 @@ class Replaying:
             if there is not None:
                 self._clear(db, there)
             there = Known(name, None, Place())
-        there.fault, there.said = None, None
+        there = replace(there, fault=None, said=None)
         for line in self._lines(name, there.end):
             try:
                 self._play(db, there, line)
@@ -150,14 +151,14 @@ class Replaying:
                 break
             there.end = line.end
         if there.end.size < size and there.fault is None:
-            self._stop(there, size)
+            self._stop(there, size, before)
         if there.end == Place() and there.fault is None and name != SHARED:
             self._folder.log(name).unlink()
             self._forget(db, name)
             return None
         there.changed = os.stat(self._folder.log(name)).st_mtime_ns
         known.put(db, there)
-        if arrived and there.origin is not None and name != SHARED:
+        if before is None and there.origin is not None and name != SHARED:
             self._note_arrival(db, there.origin)
         return there
 
@@ -180,8 +181,14 @@ class Replaying:
         with open(self._folder.log(name), "rb") as file:
             yield from read(file, start)
 
-    def _stop(self, there: Known, size: int) -> None:
-        """What stands behind the last good line: a torn end is moved away, and more than that is left as it is."""
+    def _stop(self, there: Known, size: int, before: Known | None) -> None:
+        """What stands behind the last good line: a torn end is moved away, and more than that is left as it is, and so
+        is a line that was committed. The index knows of no more than was, so what it had `before` proves that.
+        """
+        cut = before is not None and there.end.lines < before.end.lines
+        if before is not None and ((cut and before.end.size <= size) or (before.fault and before.end == there.end)):
+            there.fault = self._refusal(there, "is damaged")
+            return
         with open(self._folder.log(there.name), "rb") as file:
             file.seek(there.end.size)
             rest = file.read()
@@ -192,9 +199,9 @@ class Replaying:
                 return
         aside = self._folder.set_aside(there.name, there.end, "torn")
         _log.warning(
-            "%s ended in the middle of a line, as a power cut leaves it. Its last %d bytes, which were never "
-            "acknowledged, were moved to %s",
+            "%s ended in the middle of a line%s. Its last %d bytes were moved to %s",
             self._folder.log(there.name),
+            ", which had been committed and was cut since" if cut else ", as a power cut leaves it",
             size - there.end.size,
             aside,
         )
