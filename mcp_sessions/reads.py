@@ -40,7 +40,9 @@ class _Queue:
         self.thread: threading.Thread | None = None
         self.closed = False
         self.failed_since: datetime | None = None
-        self.error = ""
+        self.failures = 0
+        self.failure: StorageError | None = None
+        """Why the last flush failed, if it did."""
 
 
 class ReadLog:
@@ -73,11 +75,18 @@ class ReadLog:
             self.flush()
 
     def flush(self) -> None:
-        """Write all that is queued now. Raises StorageError, and then what was not written is still queued."""
+        """Write all that is queued now. Raises StorageError, and then what was not written is still queued.
+
+        Who waits for somebody else's flush shares its failure: where that one waited in vain for the store, a queue
+        of them would wait many times as long.
+        """
         here = self._here()
         due = len(here.records)
         while due > 0:
+            failures = here.failures
             with here.flushing:
+                if here.failure is not None and here.failures != failures:
+                    raise _own(here.failure)
                 with here.lock:
                     batch = list(islice(here.records, min(due, PIECE)))
                 if not batch:
@@ -112,7 +121,7 @@ class ReadLog:
     def waiting(self) -> tuple[int, str]:
         """How many records are queued, and why the last flush failed, if it did."""
         here = self._here()
-        return len(here.records), here.error
+        return len(here.records), _text(here.failure)
 
     def _start(self, here: _Queue) -> bool:
         thread = threading.Thread(target=self._serve, args=(here,), name="mcp-sessions-reads", daemon=True)
@@ -152,11 +161,12 @@ class ReadLog:
             self._write([*batch, *late])
         except StorageError as error:
             here.failed_since = here.failed_since or self._clock()
-            here.error = str(error)
+            here.failure = _own(error)
+            here.failures += 1
             # No traceback: a full disk brings one such line a second.
             log.error("%d records of reads could not be written, and stay queued: %s", len(here.records), error)  # noqa: TRY400 - where it was raised says nothing more
             raise
-        here.failed_since, here.error = None, ""
+        here.failed_since = here.failure = None
         with here.lock:
             for _ in batch:
                 here.records.popleft()
@@ -203,5 +213,16 @@ class ReadLog:
             started_at=since,
             duration_ms=round((self._clock() - since).total_seconds() * 1000, 3),
             result={"count": count},
-            error=Failure.of(StorageError(here.error), here.error),
+            error=Failure.of(StorageError(), _text(here.failure)),
         )
+
+
+def _own(error: StorageError) -> StorageError:
+    """The same error for another caller, who may add notes to it."""
+    own = type(error).__new__(type(error), *error.args)
+    vars(own).update({name: value for name, value in vars(error).items() if name != "__notes__"})
+    return own
+
+
+def _text(error: StorageError | None) -> str:
+    return "" if error is None else str(error)

@@ -56,10 +56,12 @@ class Gated(MemorySessionStorage):
         self.open = threading.Event()
         self.asked = threading.Event()
         self.refusing = False
+        self.attempts = 0
         self.sizes: list[int] = []
 
     def commit(self, session_id: str | None, change: Change) -> Committed:
         if session_id is None:
+            self.attempts += 1
             self.asked.set()
             if not self.open.wait(LONG_S):
                 raise AssertionError("nobody opened it")
@@ -304,6 +306,30 @@ def test_what_could_not_be_written_stays_queued_and_its_delay_is_on_record(
         assert (late.error.type, late.error.message) == ("StorageError", "The store did not work.")
         assert manager.reads.waiting == (0, "")
         assert all(finding.level == "ok" for finding in manager.check())
+
+
+def test_who_waits_for_a_flush_that_fails_fails_with_it(clock: SetClock) -> None:
+    """Each made a flush of its own, one after the other: at a held gate the eighth waited eight times as long."""
+    storage = Gated()
+    storage.refusing = True
+    with SessionManager(storage, clock=clock) as manager, ThreadPoolExecutor(8) as threads:
+        manager.create_session("a")
+        _read(manager)
+        assert storage.asked.wait(LONG_S)  # the thread that writes reads is at it
+        together = threading.Barrier(9)
+
+        def look() -> None:
+            together.wait()
+            manager.invocations("a")
+
+        refused = [threads.submit(look) for _ in range(8)]
+        together.wait()
+        storage.open.set()
+        errors = [one.exception(LONG_S) for one in refused]
+        assert [str(error) for error in errors] == ["the disk is full"] * 8
+        assert len(set(map(id, errors))) == 8  # each may add notes to its own
+        assert storage.attempts < 8
+        storage.refusing = False
 
 
 def test_a_failed_flush_is_tried_again_without_being_asked(clock: SetClock) -> None:
