@@ -276,13 +276,21 @@ class Call:
 
     def _failed(self, error: BaseException) -> Invocation:
         status = InvocationStatus.ERROR if isinstance(error, Exception) else InvocationStatus.CANCELLED
-        failure = Failure.of(error, plain(str(error), LONGEST_ERROR))
+        failure = Failure.of(error, plain(self._without_secrets(str(error)), LONGEST_ERROR))
         try:
             return self._record(status, error=failure)
         except InvalidArgumentError:
             # What the tool says it used cannot be recorded; that it failed must be.
             self.model = self.token_usage = self.cost = None
             return self._record(status, error=failure)
+
+    def _without_secrets(self, text: str) -> str:
+        """A text that may quote arguments, without those whose names say that they are secrets."""
+        for name, value in self.arguments.items():
+            secret = value if isinstance(value, str) else repr(value)
+            if secret and secret in text and self.manager.redactor.is_secret(str(name)):
+                text = text.replace(secret, REDACTED)
+        return text
 
     def _finish_read(self) -> None:
         result = {"count": self.count} if self.count is not None else None
@@ -398,7 +406,7 @@ class Call:
             return
 
     def _whole(self, record: Invocation) -> Any:
-        """The recorded result, with what of a head the head alone holds."""
+        """The recorded result, with what of a head the head alone holds, as it is now."""
         if record.session_id is None or "*" not in (record.fills or {}):
             return record.result
         now = self.manager.metadata(record.session_id, as_user=self.as_user).to_dict()

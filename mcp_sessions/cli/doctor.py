@@ -147,7 +147,7 @@ def _calls(manager: SessionManager) -> Iterator[Line]:
         fact = f"{when(record.started_at)}: {record.error.message if record.error else ''}"
         yield Line("warning", "records of reads were written late", fact, "see that the disk has room and is sound")
     if not late:
-        yield Line("ok", "records of reads", "none was ever late")
+        yield Line("ok", "records of reads", "no delay is on record")
 
 
 def _records(manager: SessionManager, query: InvocationQuery) -> list[Invocation]:

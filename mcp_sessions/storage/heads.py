@@ -33,7 +33,7 @@ from ..models import (
 
 NANO = 1_000_000_000
 LONG_FIELD = 2048
-"""Characters of JSON from which a field of the head is not stored again in a record."""
+"""Characters of JSON from which a field of the head is not stored again in a record that will not be replayed."""
 Head = Mapping[str, Any]
 
 
@@ -325,8 +325,11 @@ class Committed:
             if path not in numbers:
                 numbers[path] = self.number(path)
         if "head" in numbers:
+            replayed = record.scope is not None
             numbers["head"] = {
-                name: value for name, value in numbers["head"].items() if not stands_in_head_alone(name, value)
+                name: value
+                for name, value in numbers["head"].items()
+                if not (stands_in_head_alone(name, value) or (not replayed and len(encode(value)) > LONG_FIELD))
             }
         return numbers or None
 
@@ -344,8 +347,10 @@ class Committed:
 
 
 def stands_in_head_alone(name: str, value: Any) -> bool:
-    """Whether a field of the head is left out where a record shows the head: the user's own JSON, and what is long."""
-    return (name == "custom_metadata" and bool(value)) or len(encode(value)) > LONG_FIELD
+    """Whether a field of the head is left out where a record shows the head: the user's own JSON, in which secrets
+    may stand.
+    """
+    return name == "custom_metadata" and bool(value)
 
 
 def metadata_of(head: Head) -> SessionMetadata:

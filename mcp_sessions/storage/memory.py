@@ -156,7 +156,8 @@ class MemorySessionStorage(SessionStorage):
             last = parent.head["last_seq"] if at_seq is None else at_seq
             if not 0 <= last <= parent.head["last_seq"]:
                 raise InvalidArgumentError(
-                    f"Session {session_id} has messages up to {parent.head['last_seq']}, not {at_seq}.",
+                    f"Session {session_id} has messages up to {parent.head['last_seq']}, not {at_seq}. Choose one of "
+                    "them, or leave at_seq out to copy all.",
                     argument="at_seq",
                 )
             said = [one for one in parent.messages if one.message.seq <= last]

@@ -128,6 +128,13 @@ def _as_meant(value: Any, annotation: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
+    """A value as an error shows it: of an object or a list its kind alone, for there secrets may stand."""
+    if isinstance(value, Mapping):
+        return "an object"
+    if isinstance(value, (list, tuple)):
+        return "an array"
+    if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
+        return "a text of JSON"
     text = ascii(value)
     return text if len(text) <= 60 else text[:57] + "..."
 

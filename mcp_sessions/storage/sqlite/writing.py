@@ -60,7 +60,9 @@ class Writing:
         last: int = parent["last_seq"] if at_seq is None else at_seq
         if not 0 <= last <= parent["last_seq"]:
             raise InvalidArgumentError(
-                f"Session {session_id} has messages up to {parent['last_seq']}, not {at_seq}.", argument="at_seq"
+                f"Session {session_id} has messages up to {parent['last_seq']}, not {at_seq}. Choose one of them, or "
+                "leave at_seq out to copy all.",
+                argument="at_seq",
             )
         messages = db.execute(SQL["messages_upto"], (parent.sid, last)).fetchall()
         as_of: int = parent["revision"]
