@@ -42,20 +42,29 @@ ROUTES = ["/mcp", "/sse", "/messages/", "/healthz", "/", "/nothing"]
 
 @pytest.fixture
 def port(store: Path) -> Iterator[Port]:
+    """For a test that ends it, or looks at its store from outside."""
     with Port(store) as port:
         yield port
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Port]:
+    """One for all the others."""
+    with Port(tmp_path_factory.mktemp("shared") / "sessions.db") as port:
+        yield port
+        assert "Traceback" not in port.errors()
+
+
 @pytest.mark.parametrize("route", ROUTES)
-def test_every_route_is_guarded(port: Port, route: str) -> None:
+def test_every_route_is_guarded(shared: Port, route: str) -> None:
     for method in ("GET", "POST", "DELETE", "OPTIONS"):
-        assert port.ask(f"{method} {route}", host="evil.example")[0] == 421
-        assert port.ask(f"{method} {route}", origin="https://evil.example")[0] == 403
-    assert port.ask(f"POST {route}", content_length=str(1 << 30))[0] == 413
+        assert shared.ask(f"{method} {route}", host="evil.example")[0] == 421
+        assert shared.ask(f"{method} {route}", origin="https://evil.example")[0] == 403
+    assert shared.ask(f"POST {route}", content_length=str(1 << 30))[0] == 413
 
 
-async def test_health_is_that_the_store_can_be_read(port: Port, store: Path) -> None:
-    status, body = port.ask("GET /healthz")
+async def test_health_is_that_the_store_can_be_read(shared: Port, store: Path) -> None:
+    status, body = shared.ask("GET /healthz")
     assert (status, json.loads(body)) == (200, {"status": "ok"})
     with SessionManager(SQLiteSessionStorage(store)) as manager:
         app = build_app(build_server(manager, SESSION_TOOLS, ("core",)), manager)
@@ -65,39 +74,35 @@ async def test_health_is_that_the_store_can_be_read(port: Port, store: Path) -> 
     assert str(store) not in response.text
 
 
-def test_what_is_not_served_is_answered_so(port: Port) -> None:
-    assert port.ask("GET /nothing")[0] == 404
-    assert port.ask("POST /sse")[0] == 405
-    assert port.ask("POST /messages/")[0] == 400
-    assert port.ask("POST /mcp", b"{", content_type="application/json", accept="application/json, text/event-stream")[
+def test_what_is_not_served_is_answered_so(shared: Port) -> None:
+    assert shared.ask("GET /nothing")[0] == 404
+    assert shared.ask("POST /sse")[0] == 405
+    assert shared.ask("POST /messages/")[0] == 400
+    assert shared.ask("POST /mcp", b"{", content_type="application/json", accept="application/json, text/event-stream")[
         0
     ] in (400, 406)
 
 
-async def test_an_sse_connection_that_goes_leaves_the_others_working(port: Port, desk: Desk) -> None:
-    async with Client(sse_client(f"{port.url}/sse")) as first, Client(sse_client(f"{port.url}/sse")) as second:
+async def test_an_sse_connection_that_goes_leaves_the_others_working(shared: Port) -> None:
+    async with Client(sse_client(f"{shared.url}/sse")) as first, Client(sse_client(f"{shared.url}/sse")) as second:
         door = Door(first)
         created = await door.structured("session_create", session_id="a")
         assert created["session_id"] == "a"
         for _ in range(3):
-            async with Client(sse_client(f"{port.url}/sse")) as third:
+            async with Client(sse_client(f"{shared.url}/sse")) as third:
                 await Door(third).structured("session_add_message", session_id="a", role="user", content="third")
         await Door(second).structured("session_add_message", session_id="a", role="user", content="second")
-        assert [message.content for message in desk.manager.messages("a").items] == [
-            "second",
-            "third",
-            "third",
-            "third",
-        ]
+        read = await door.structured("session_messages", session_id="a")
+        assert [message["content"] for message in read["messages"]] == ["second", "third", "third", "third"]
 
 
-async def test_a_large_message_goes_through_and_a_larger_one_is_refused(port: Port, desk: Desk) -> None:
-    desk.manager.create_session("a")
-    async with Client(f"{port.url}/mcp") as client:
+async def test_a_large_message_goes_through_and_a_larger_one_is_refused(shared: Port) -> None:
+    async with Client(f"{shared.url}/mcp") as client:
         door = Door(client)
+        await door.structured("session_create", session_id="large")
         payload = {"openai": "x" * (15 << 20)}
-        await door.structured("session_add_message", session_id="a", role="user", content="big", payload=payload)
-        told = await door.refusal("session_add_message", session_id="a", role="user", content="x" * (2 << 20))
+        await door.structured("session_add_message", session_id="large", role="user", content="big", payload=payload)
+        told = await door.refusal("session_add_message", session_id="large", role="user", content="x" * (2 << 20))
         assert "content" in told
 
 
@@ -213,10 +218,10 @@ def test_tokens_are_refused_while_nobody_asks_for_them(store: Path, name: str, m
     assert "0123456789abcdef" not in errors
 
 
-def test_a_port_that_is_taken_is_told(port: Port, store: Path) -> None:
-    code, _, errors = run(store, "--transport", "http", "--port", str(port.number))
+def test_a_port_that_is_taken_is_told(shared: Port, store: Path) -> None:
+    code, _, errors = run(store, "--transport", "http", "--port", str(shared.number))
     assert code in (1, 2)
-    assert re.search(rf"--port {port.number} of 127\.0\.0\.1: .*Choose another one", errors)
+    assert re.search(rf"--port {shared.number} of 127\.0\.0\.1: .*Choose another one", errors)
 
 
 @pytest.mark.parametrize("name", ["sse", "streamable-http"])
@@ -226,20 +231,20 @@ async def test_other_names_of_the_transport_are_the_same_server(store: Path, nam
             assert len((await one.list_tools()).tools) == len((await other.list_tools()).tools) == 16
 
 
-def test_a_slow_head_is_closed_by_the_real_server_too(port: Port) -> None:
-    with port.connect() as slow:
+def test_a_slow_head_is_closed_by_the_real_server_too(shared: Port) -> None:
+    with shared.connect() as slow:
         slow.sendall(b"GET /healthz HT")
         with pytest.raises(ConnectionResetError):
             assert slow.recv(1) == b""
             raise ConnectionResetError
-    assert port.ask("GET /healthz")[0] == 200
+    assert shared.ask("GET /healthz")[0] == 200
 
 
-def test_a_client_that_speaks_no_http_does_no_harm(port: Port) -> None:
-    with port.connect() as connection:
+def test_a_client_that_speaks_no_http_does_no_harm(shared: Port) -> None:
+    with shared.connect() as connection:
         connection.sendall(b"\x16\x03\x01\x02\x00\x01" + bytes(1000))
         assert answer(connection)[0] == 400
-    assert port.ask("GET /healthz")[0] == 200
+    assert shared.ask("GET /healthz")[0] == 200
 
 
 def test_the_store_is_as_it_must_be_after_a_kill(store: Path) -> None:
