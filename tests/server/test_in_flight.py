@@ -22,7 +22,7 @@ from mcp_sessions.models import Change
 from mcp_sessions.server.adapter import build_server
 from mcp_sessions.storage.heads import Committed
 from mcp_sessions.tools import SESSION_TOOLS, Toolbox
-from tests.processes import LONG_S
+from tests.processes import LONG_S, until
 from tests.server.conftest import Door
 from tests.server.pipes import Pipe, program
 from tests.server.ports import Port
@@ -285,8 +285,8 @@ def test_quick_calls_are_made_while_a_hundred_slow_ones_run(store: Path, desk: D
         for number in range(20):
             server.structured("session_set", session_id="a", key="k", value=number)
             assert server.structured("session_get", session_id="a", key="k")["value"] == number
-        while len(running := desk.records("a", tool="waiting")) < 100:
-            pass
+        until(lambda: len(desk.records("a", tool="waiting")) == 100)
+        running = desk.records("a", tool="waiting")
         assert {record.status.value for record in running} == {"running"}
         assert desk.head("a").message_count == 0
         server.structured("release")
@@ -306,8 +306,7 @@ def test_slow_calls_are_cancelled_where_the_server_ends(store: Path, desk: Desk)
         server.shake_hands()
         for _ in range(10):
             server.begin("waiting", session_id="a")
-        while len(desk.records("a", tool="waiting")) < 10:
-            pass
+        until(lambda: len(desk.records("a", tool="waiting")) == 10)
         server.close_stdin()
         assert server.end() == 0
         assert "Traceback" not in server.errors()

@@ -19,7 +19,7 @@ from mcp.types import INTERNAL_ERROR
 from mcp_sessions.config import sqlite_url
 from mcp_sessions.models import ConversationMessage, Invocation
 from mcp_sessions.storage import SQLiteSessionStorage
-from tests.processes import Child, full_counts
+from tests.processes import Child, full_counts, until
 from tests.server.pipes import Pipe, environment, program
 from tests.server.test_stdio import connect
 from tests.storage.looking import made
@@ -82,8 +82,7 @@ def test_a_server_killed_while_three_write_loses_nothing_it_acknowledged(store: 
             last = threading.Thread(target=write_on, args=(victim, "victim", parts[-1], threading.Event(), 1))
             for thread in (*threads, last):
                 thread.start()
-            while len(parts[-1]) < 10:
-                pass
+            until(lambda acknowledged=parts[-1]: len(acknowledged) >= 10)
             victim.kill()
             enough.set()
             for thread in (*threads, last):
@@ -202,8 +201,7 @@ def test_slow_calls_end_with_their_server_although_they_cannot_be_recorded(
     with Pipe(store, command=program("serve_more", sqlite_url(store))) as server:
         server.shake_hands()
         server.begin("waiting", session_id="a")
-        while not desk.records("a", tool="waiting"):
-            pass
+        until(lambda: bool(desk.records("a", tool="waiting")))
         with Child(hold, str(store)) as holder:
             assert holder.hear()
             asked = time.monotonic()

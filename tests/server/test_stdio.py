@@ -15,7 +15,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 from mcp.types import Implementation
 
-from tests.processes import LONG_S
+from tests.processes import LONG_S, until
 from tests.server.conftest import text_of
 from tests.server.pipes import HANDSHAKE, SERVE, Pipe, environment, program
 from tests.tools.desk import Desk
@@ -302,18 +302,13 @@ def test_a_client_that_reads_nothing_does_not_hold_up_the_end(store: Path, desk:
         for _ in range(40):  # more than a pipe holds
             server.begin("session_get", session_id="a", key="k")
         server.begin("session_add_message", session_id="a", role="user", content="last")
-        wait_for_message(desk, 2)
+        until(lambda: desk.head().message_count == 2)
         if ending is None:
             server.close_stdin()
         else:
             server.signal(ending)
         assert server.end() == 0
         assert "Traceback" not in server.errors()
-
-
-def wait_for_message(desk: Desk, count: int) -> None:
-    while desk.head().message_count < count:
-        pass
 
 
 def test_a_client_that_closes_its_end_ends_the_server(store: Path, desk: Desk) -> None:
