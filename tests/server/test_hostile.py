@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from tests.server.ears import subscribe
 from tests.server.pipes import Pipe
 from tests.server.ports import Port, head
 from tests.server.test_stdio import connect
+from tests.storage.looking import made
 from tests.stores import SetClock
 from tests.tools.desk import EXAMPLES, Desk
 
@@ -151,13 +152,11 @@ def test_each_argument_of_each_tool_may_be_anything(wire: Wire, name: str) -> No
                 wire.desk.prepare(session_id)
 
 
-def _client(server: Port | Path, mode: str) -> Client:
-    return Client(f"{server.url}/mcp", mode=mode) if isinstance(server, Port) else connect(server, mode=mode)
-
-
-@pytest.fixture(params=["stdio", "http"])
-def served(request: pytest.FixtureRequest, store: Path) -> Iterator[Port | Path]:
-    """What a client connects to."""
+@pytest.fixture(scope="module", params=["stdio", "http"])
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Port | Path]:
+    """What clients connect to: a store with a session, which each opens by a server of its own, or one for all."""
+    store = tmp_path_factory.mktemp("served") / "sessions.db"
+    made(store, "a")
     if request.param == "stdio":
         yield store
         return
@@ -166,10 +165,21 @@ def served(request: pytest.FixtureRequest, store: Path) -> Iterator[Port | Path]
         assert "Traceback" not in port.errors()
 
 
+@asynccontextmanager
+async def _clients(server: Port | Path, mode: str) -> AsyncIterator[list[Client]]:
+    """Two where they share a server."""
+    async with AsyncExitStack() as stack:
+        if isinstance(server, Port):
+            clients = [Client(f"{server.url}/mcp", mode=mode) for _ in range(2)]
+        else:
+            clients = [connect(server, mode=mode)]
+        yield [await stack.enter_async_context(client) for client in clients]
+
+
 @pytest.mark.parametrize("uri", ["session:///" + LONG, f"session:///a/data/{LONG}", LONG], ids=["id", "key", "none"])
-async def test_a_uri_of_megabytes_is_refused(served: Port | Path, desk: Desk, mode: str, uri: str) -> None:
-    desk.prepare()
-    async with _client(served, mode) as client, _client(served, mode) as other:
+async def test_a_uri_of_megabytes_is_refused(served: Port | Path, mode: str, uri: str) -> None:
+    async with _clients(served, mode) as clients:
+        client = clients[0]
         with pytest.raises(MCPError) as unwatched:
             await _watch(client, mode, uri)
         assert unwatched.value.error.code == INVALID_PARAMS
@@ -179,7 +189,7 @@ async def test_a_uri_of_megabytes_is_refused(served: Port | Path, desk: Desk, mo
                 await client.read_resource(uri)
             assert unread.value.error.code == INVALID_PARAMS
             assert len(str(unread.value.error)) < 10_000
-        for one in (client, other):
+        for one in clients:
             assert (await one.read_resource("session:///a")).contents
 
 
@@ -192,16 +202,15 @@ def test_a_uri_of_megabytes_in_a_header_is_refused(store: Path) -> None:
         assert port.ask("GET /healthz")[0] == 200
 
 
-async def test_a_list_of_uris_of_megabytes_is_refused(served: Port | Path, desk: Desk) -> None:
+async def test_a_list_of_uris_of_megabytes_is_refused(served: Port | Path) -> None:
     """One that the old era cannot say: there each uri is a request."""
-    desk.prepare()
-    async with _client(served, "auto") as client, _client(served, "auto") as other:
+    async with _clients(served, "auto") as clients:
         for many in ([f"session:///a/data/{number}" for number in range(150_000)], ["x"] * 600_000):
             with pytest.raises(MCPError) as refused:
-                await _watch(client, "auto", *many)
+                await _watch(clients[0], "auto", *many)
             assert refused.value.error.code == INVALID_PARAMS
             assert refused.value.error.message == "At most 1,000 resources can be watched at once."
-        for one in (client, other):
+        for one in clients:
             assert (await one.read_resource("session:///a")).contents
 
 
