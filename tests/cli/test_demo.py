@@ -19,11 +19,13 @@ import pytest
 
 from mcp_sessions import SessionManager, SQLiteSessionStorage
 from mcp_sessions.cli.demo import library
+from mcp_sessions.cli.demo.findings import as_json
 from mcp_sessions.cli.demo.promises import Notebook, broken_promises, read_back
 from mcp_sessions.cli.demo.server import serving
 from mcp_sessions.cli.demo.story import Demo
 from mcp_sessions.config import sqlite_url
 from mcp_sessions.models import Invocation, SessionMetadata, Want
+from mcp_sessions.records import is_long, preview
 
 from .conftest import ROOT
 
@@ -79,8 +81,9 @@ def test_its_account_names_real_modules_of_this_python_with_their_real_size(show
     for row in table:
         name, lines, *_ = row.split()
         assert importlib.util.find_spec(name) is not None
-        files = library.list_modules(LOOKED_AT)[name]
-        assert int(lines.replace(",", "")) == sum(len(file.read_bytes().splitlines()) for file in files)
+        files = [LOOKED_AT / f"{name}.py"] if (LOOKED_AT / f"{name}.py").exists() else (LOOKED_AT / name).rglob("*.py")
+        counted = [file for file in files if not library.LEFT_OUT & set(file.relative_to(LOOKED_AT).parts)]
+        assert int(lines.replace(",", "")) == sum(len(file.read_bytes().splitlines()) for file in counted)
 
 
 def test_its_account_names_real_uses(shown: Shown) -> None:
@@ -101,12 +104,22 @@ def test_each_finding_is_recorded_with_what_was_run_and_what_came_out(shown: Sho
         head = shown.head()
         data = manager.view(head.session_id, Want(prefix="")).data
         said = {message.invocation_id for message in manager.messages(head.session_id, limit=1000).items}
-    measured = {record.arguments["module"]: record for record in runs if record.tool_name == "measure_module"}
+    measured = {record.arguments["name"]: record for record in runs if record.tool_name == "measure_module"}
     assert measured.keys() == library.list_modules(LOOKED_AT).keys()
     for name, record in measured.items():
-        assert json.loads(record.result) == data[f"module.{name}"].value
+        assert json.loads(record.result)["lines"] == data[f"module.{name}"].value["lines"]
         assert record.duration_ms is not None
         assert record.invocation_id in said
+
+
+def test_what_is_recorded_is_enough_to_run_a_tool_again(shown: Shown) -> None:
+    """Records named a function that was looked for, but not where, and only the first places that it gave."""
+    again = {(record.tool_name, record.arguments.get("name")): record for record in shown.runs()}
+    for tool, name in (("list_modules", None), ("measure_module", "json"), ("find_uses", "struct.unpack")):
+        record = again[tool, name]
+        arguments = record.arguments | {"folder": Path(record.arguments["folder"])}
+        result = as_json(getattr(library, tool)(**arguments))
+        assert record.result == (preview(result) if is_long(result) else result)
 
 
 def test_the_commands_that_it_prints_look_at_its_store(shown: Shown) -> None:
@@ -283,9 +296,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_module_is_measured_from_its_source(folder: Path) -> None:
-    modules = library.list_modules(folder)
-    assert modules == {"mover": [folder / "mover.py"], "pack": [folder / "pack" / "__init__.py"]}
-    module = library.measure_module("mover", modules["mover"], folder)
+    assert library.list_modules(folder) == {"mover": 1, "pack": 1}
+    module = library.measure_module("mover", folder)
     assert (module.files, module.lines, module.bytes) == (1, 17, len(SOURCE))
     assert (module.functions, module.classes, module.imports) == (2, 1, ["os"])
     assert module.longest == ("move", "mover.py:7", 7)
@@ -293,12 +305,12 @@ def test_a_module_is_measured_from_its_source(folder: Path) -> None:
 
 
 def test_source_that_does_not_parse_is_counted_in_lines_alone(folder: Path) -> None:
-    module = library.measure_module("pack", library.list_modules(folder)["pack"], folder)
+    module = library.measure_module("pack", folder)
     assert (module.lines, module.functions, module.longest.size) == (1, 0, 0)
 
 
 def test_uses_are_found_under_other_names(folder: Path) -> None:
-    uses = library.find_uses("os.replace", library.list_modules(folder), folder)
+    uses = library.find_uses("os.replace", folder)
     assert uses == ["mover.py:12", "mover.py:13", "mover.py:17"]
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from ..text import counted
 from . import library
-from .library import Module
+from .library import Module, Place
 
 T = TypeVar("T")
 USED = ("os.replace", "functools.wraps", "contextlib.suppress", "time.monotonic", "struct.unpack", "os.fsync")
@@ -27,35 +27,31 @@ TIMED = {
 
 
 class Finding(NamedTuple):
-    """What one run of a tool found out: for the record, as a message, and under a key."""
+    """What one run of a tool found out: for the record, as a message, and, in short, under a key."""
 
     tool: str
     arguments: dict[str, Any]
     duration_ms: float
+    result: str
+    """All that came out, as JSON."""
     said: str
     key: str
     value: Any
 
-    @property
-    def result(self) -> str:
-        """What came out, as the record keeps it."""
-        return json.dumps(self.value)
 
-
-def listed(folder: Path) -> tuple[dict[str, list[Path]], Finding]:
-    """The files of each module. Raises FileNotFoundError where there is no source."""
-    files, took = _timed(library.list_modules, folder)
-    count = sum(map(len, files.values()))
-    if not count:
+def listed(folder: Path) -> tuple[dict[str, int], Finding]:
+    """The modules, and how many files each has. Raises FileNotFoundError where there is no source."""
+    modules, run = _run(library.list_modules, folder=folder)
+    if not modules:
         raise FileNotFoundError(f"{folder} has no Python source: this Python came without it.")
-    said = f"{len(files):,} modules and packages in {count:,} files under {folder}"
-    value = {"modules": len(files), "files": count, "folder": str(folder)}
-    return files, Finding("list_modules", {"folder": str(folder)}, took, said, "library", value)
+    value = {"modules": len(modules), "files": sum(modules.values()), "folder": str(folder)}
+    said = f"{value['modules']:,} modules and packages in {value['files']:,} files under {folder}"
+    return modules, Finding(*run, said, "library", value)
 
 
-def measured(name: str, files: Iterable[Path], folder: Path) -> tuple[Module, Finding]:
+def measured(name: str, folder: Path) -> tuple[Module, Finding]:
     """One module."""
-    module, took = _timed(library.measure_module, name, files, folder)
+    module, run = _run(library.measure_module, name=name, folder=folder)
     value = {
         "lines": module.lines,
         "bytes": module.bytes,
@@ -66,38 +62,47 @@ def measured(name: str, files: Iterable[Path], folder: Path) -> tuple[Module, Fi
         "longest_lines": module.longest.size,
         "depth": module.deepest.size,
     }
-    return module, Finding("measure_module", {"module": name}, took, _told(module), f"module.{name}", value)
+    return module, Finding(*run, _told(module), f"module.{name}", value)
 
 
 def imported(modules: Sequence[Module]) -> tuple[list[tuple[str, int]], Finding]:
     """By how many modules each is imported, the most imported first."""
-    ranked, took = _timed(library.count_imports, modules)
+    counts, run = _run(library.count_imports, imports={module.name: module.imports for module in modules})
+    ranked = list(counts.items())
     said = "Most imported: " + ", ".join(f"{name} by {count}" for name, count in ranked[:10]) + "."
-    return ranked, Finding("count_imports", {"modules": len(modules)}, took, said, "imports", dict(ranked[:20]))
+    return ranked, Finding(*run, said, "imports", dict(ranked[:20]))
 
 
-def used(name: str, modules: Mapping[str, Iterable[Path]], folder: Path) -> tuple[list[str], Finding]:
+def used(name: str, folder: Path) -> tuple[list[str], Finding]:
     """The places where a function is used."""
-    places, took = _timed(library.find_uses, name, modules, folder)
+    places, run = _run(library.find_uses, name=name, folder=folder)
     said = f"{name} is used at {counted(len(places), 'place')}: {', '.join(places[:8])}"
-    value = {"places": len(places), "first": places[:5]}
-    return places, Finding("find_uses", {"name": name}, took, said, f"uses.{name}", value)
+    return places, Finding(*run, said, f"uses.{name}", {"places": len(places), "first": places[:5]})
 
 
 def timed(name: str) -> tuple[float, Finding]:
     """What a call costs, in microseconds."""
     statement, setup = TIMED[name]
-    micros, took = _timed(library.time_call, statement, setup)
+    micros, run = _run(library.time_call, statement=statement, setup=setup)
     said = f"{name}: `{statement}` costs {micros:.3g} microseconds"
-    arguments = {"statement": statement, "setup": setup}
-    return micros, Finding("time_call", arguments, took, said, f"cost.{name}", round(micros, 4))
+    return micros, Finding(*run, said, f"cost.{name}", round(micros, 4))
 
 
-def _timed(tool: Callable[..., T], *arguments: Any) -> tuple[T, float]:
-    """What a tool returns, and how many milliseconds it took."""
+def _run(tool: Callable[..., T], **arguments: Any) -> tuple[T, tuple[str, dict[str, Any], float, str]]:
+    """What a tool returns, and what the record of its call takes."""
     began = time.perf_counter()
-    result = tool(*arguments)
-    return result, (time.perf_counter() - began) * 1000
+    result = tool(**arguments)
+    duration_ms = (time.perf_counter() - began) * 1000
+    told = {name: str(value) if isinstance(value, Path) else value for name, value in arguments.items()}
+    return result, (tool.__name__, told, duration_ms, as_json(result))
+
+
+def as_json(result: Any) -> str:
+    """What a tool returned."""
+    if isinstance(result, Module):
+        parts = result._asdict()
+        result = {name: part._asdict() if isinstance(part, Place) else part for name, part in parts.items()}
+    return json.dumps(result)
 
 
 def _told(module: Module) -> str:

@@ -49,16 +49,14 @@ def library_folder() -> Path:
     return Path(sysconfig.get_path("stdlib"))
 
 
-def list_modules(folder: Path) -> dict[str, list[Path]]:
-    """The source files of each top-level module or package, by name."""
-    found: dict[str, list[Path]] = {}
-    for file in sorted(_sources(folder)):
-        found.setdefault(_module_of(file, folder), []).append(file)
-    return found
+def list_modules(folder: Path) -> dict[str, int]:
+    """The top-level modules and packages by name, and how many source files each has."""
+    counts = Counter(file.relative_to(folder).parts[0].removesuffix(".py") for file in _sources(folder))
+    return dict(sorted(counts.items()))
 
 
 def _sources(folder: Path) -> Iterator[Path]:
-    for entry in folder.iterdir():
+    for entry in sorted(folder.iterdir()):
         if entry.name in LEFT_OUT:
             continue
         if entry.is_dir():
@@ -67,16 +65,19 @@ def _sources(folder: Path) -> Iterator[Path]:
             yield entry
 
 
-def _module_of(file: Path, folder: Path) -> str:
-    return file.relative_to(folder).parts[0].removesuffix(".py")
+def _sources_of(module: str, folder: Path) -> Iterator[Path]:
+    if (folder / module).is_dir():
+        yield from _sources(folder / module)
+    if (folder / f"{module}.py").is_file():
+        yield folder / f"{module}.py"
 
 
-def measure_module(name: str, files: Iterable[Path], folder: Path) -> Module:
+def measure_module(name: str, folder: Path) -> Module:
     """Size, longest function, deepest statement and imports of a module, from its parsed source."""
     lines = size = functions = classes = count = 0
     longest = deepest = NOWHERE
     imports: set[str] = set()
-    for file in files:
+    for file in _sources_of(name, folder):
         source = file.read_bytes()
         count, lines, size = count + 1, lines + len(source.splitlines()), size + len(source)
         try:
@@ -118,23 +119,22 @@ def _statements(tree: ast.Module) -> Iterator[tuple[ast.stmt, int]]:
                 waiting += [(child, depth + 1) for child in body]
 
 
-def find_uses(name: str, modules: Mapping[str, Iterable[Path]], folder: Path) -> list[str]:
+def find_uses(name: str, folder: Path) -> list[str]:
     """Where `package.function` is used, as file:line; also under a name that it or its package was imported as."""
     package, _, function = name.rpartition(".")
     # To parse a file takes long, so only those are that can hold one; as far as nobody writes a line in pieces.
     hints = [hint.encode() for hint in (name, f"from {package} import", f"import {package} as")]
     places: list[str] = []
-    for files in modules.values():
-        for file in files:
-            source = file.read_bytes()
-            if not any(hint in source for hint in hints):
-                continue
-            try:
-                tree = ast.parse(source)
-            except (SyntaxError, ValueError):
-                continue
-            shown = file.relative_to(folder).as_posix()
-            places += [f"{shown}:{line}" for line in _used_at(tree, package, function)]
+    for file in _sources(folder):
+        source = file.read_bytes()
+        if not any(hint in source for hint in hints):
+            continue
+        try:
+            tree = ast.parse(source)
+        except (SyntaxError, ValueError):
+            continue
+        shown = file.relative_to(folder).as_posix()
+        places += [f"{shown}:{line}" for line in _used_at(tree, package, function)]
     return places
 
 
@@ -167,7 +167,7 @@ def time_call(statement: str, setup: str = "pass") -> float:
     return min(timer.repeat(5, number)) / number * 1e6
 
 
-def count_imports(modules: Iterable[Module]) -> list[tuple[str, int]]:
-    """By how many modules each module is imported, the most imported first."""
-    counts = Counter(name for module in modules for name in module.imports)
-    return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+def count_imports(imports: Mapping[str, Iterable[str]]) -> dict[str, int]:
+    """From what each module imports: by how many each is imported, the most imported first."""
+    counts = Counter(name for names in imports.values() for name in names)
+    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))

@@ -39,7 +39,8 @@ class Demo:
         self.home = home
         self.say = say
         self.folder = folder or library_folder()
-        self.files: dict[str, list[Path]] = {}
+        self.files: dict[str, int] = {}
+        """How many there are of each module."""
         self.modules: list[Module] = []
         self.notebook = Notebook()
         self.session_id = ""
@@ -113,7 +114,7 @@ class Demo:
     async def _measured(self, names: Iterable[str]) -> list[Finding]:
         findings: list[Finding] = []
         for name in names:
-            module, finding = await to_thread.run_sync(measured, name, self.files[name], self.folder)
+            module, finding = await to_thread.run_sync(measured, name, self.folder)
             self.modules.append(module)
             findings.append(finding)
         return findings
@@ -160,7 +161,7 @@ class Demo:
         await self._say(client, "assistant", f"The largest modules are {said}.")
         asked: dict[str, int] = {}
         for name in USED:
-            self.account.uses[name], finding = await to_thread.run_sync(used, name, self.files, self.folder)
+            self.account.uses[name], finding = await to_thread.run_sync(used, name, self.folder)
             await self._store(client, [finding])
             asked[name] = self.notebook.last_seq
         self.say(f"{len(USED)} functions looked for in all files")
