@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..querying import parse_query
+from ..session import utc_now
 from .store import heads, store
 from .table import Column, on_terminal, print_table, terminal_width
 from .text import age, amount, json_text, money, one_line, shortened
@@ -57,13 +59,14 @@ def ls(*, query: tuple[str, ...], limit: int, everything: bool, order: str, reve
     Age is the time since the last change, tokens are those in and out, and "+3?" after a cost says that the price of
     3 more calls is not known. On a terminal ids may be shortened; all commands take the beginning of an id.
     """
+    line = query[0] if len(query) == 1 else " ".join(map(_quoted, query))
     with store() as manager:
         if manager is None:
+            parse_query(line, utc_now())
             if as_json:
                 click.echo("[]")
             click.echo("There are no sessions yet.", err=True)
             return
-        line = query[0] if len(query) == 1 else " ".join(map(_quoted, query))
         page = 1000 if everything else min(limit, 1000)
         found = heads(manager, manager.as_query(line, order=order, reverse=reverse, limit=page))
         if as_json:

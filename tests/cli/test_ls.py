@@ -30,6 +30,13 @@ def test_a_store_that_is_not_there_has_no_sessions_and_is_not_made(place: Path, 
     assert not place.parent.exists()
 
 
+def test_a_query_that_is_none_is_refused_whether_there_is_a_store_or_not(place: Path, run: Run) -> None:
+    refused = run("ls", "status:bogus")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    with SessionManager(SQLiteSessionStorage(place)):
+        assert run("ls", "status:bogus").stderr == refused.stderr
+
+
 def test_an_empty_store_has_no_sessions(manager: SessionManager, run: Run) -> None:
     assert run("ls", "--json").stdout == "[]\n"
     assert run("ls").stderr == "There are no sessions yet.\n"
