@@ -1,7 +1,8 @@
 """Words: how text is cut for search, the same in every backend.
 
-As SQLite's unicode61 cuts: runs of letters and digits, case and accents folded. Backends index what `words` gives
-rather than cutting text themselves, so that they cannot differ.
+As SQLite's unicode61 cuts: runs of letters and digits, case and accents folded; by the tables of this Python's Unicode,
+which are newer, with casefold where those fold less ("ß" is "ss"), and with private characters and symbols between the
+words. Backends index what `words` gives rather than cutting text themselves, so that they cannot differ.
 """
 
 from __future__ import annotations

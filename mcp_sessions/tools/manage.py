@@ -60,7 +60,7 @@ def session_update(
     destructive=True,
     idempotent=True,
     kind="session",
-    output=out.result(session_id=out.TEXT, removed=out.TEXTS),
+    output=out.result({"more_removed": out.INTEGER}, session_id=out.TEXT, removed=out.TEXTS),
     line=lambda result, _: (
         f"Removed {', '.join(result['removed']) if result['removed'] else 'nothing'} from {result['session_id']}."
     ),

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from . import peers
+import pytest
+
+from . import __main__ as bench
+from . import commits, peers
 from .__main__ import MEASURES, main
 
 
@@ -34,6 +39,14 @@ def test_one_row_can_be_asked_for(tmp_path: Path) -> None:
 
     names = [result["row"] for result in json.loads(figures.read_text(encoding="utf-8"))]
     assert names == ["sqlite commit", "sqlite commit, 64 callers"]
+
+
+@pytest.mark.parametrize(("goal", "code"), [(0.0, 1), (1e9, 0)])
+def test_a_check_fails_where_a_goal_is_missed(monkeypatch: pytest.MonkeyPatch, goal: float, code: int) -> None:
+    row = replace(commits.COMMIT, goal=goal)
+    monkeypatch.setattr(bench, "MEASURES", [(partial(commits.commit, row, "sqlite"), [row])])
+
+    assert main(["--quick", "--check"]) == code
 
 
 def test_each_peer_is_compared_or_named_as_missing(tmp_path: Path) -> None:

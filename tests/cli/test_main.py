@@ -14,6 +14,7 @@ import pytest
 from mcp_sessions.cli import COMMANDS
 from mcp_sessions.config import sqlite_url
 from mcp_sessions.manager import SessionManager
+from mcp_sessions.storage import SQLiteSessionStorage
 
 from .conftest import ROOT, Program, Run
 
@@ -52,10 +53,21 @@ def test_version_is_the_installed_one(program: Program) -> None:
     assert program("--version").stdout == f"mcp-sessions {version('mcp-sessions')}\n"
 
 
-@pytest.mark.parametrize("args", [["ls", "--json"], ["ls"], ["show", "-"], ["get", "-"], ["path"]], ids=" ".join)
-def test_reading_imports_nothing_slow(manager: SessionManager, program: Program, args: list[str]) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("ls --json", "ls", "show -", "get -", "path", "set - key 1", "doctor"),
+        *("backup {place}/copy.db", "import sessions {elsewhere} --dry-run"),
+    ],
+)
+def test_what_does_not_serve_imports_nothing_slow(
+    manager: SessionManager, program: Program, tmp_path: Path, command: str
+) -> None:
     manager.create_session(purpose="one")
-    packages = imported(program, *args)
+    elsewhere = tmp_path / "elsewhere.db"
+    with SessionManager(SQLiteSessionStorage(elsewhere)) as other:
+        other.create_session(purpose="two")
+    packages = imported(program, *command.format(place=tmp_path, elsewhere=sqlite_url(elsewhere)).split())
     assert "mcp_sessions" in packages
     assert not packages & SLOW
 
