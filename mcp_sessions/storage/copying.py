@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal, cast
 
 from .._json import canonical
@@ -31,7 +30,7 @@ from ..session import derived_id
 from .base import SessionStorage
 from .heads import Effect, apply
 from .sqlite import SQLiteSessionStorage
-from .sqlite.backup import check_place
+from .sqlite.backup import check_place, unfinished
 from .sqlite.connecting import File, translated
 from .whole import EVERYTHING
 
@@ -127,8 +126,8 @@ def back_up(storage: SessionStorage, path: Path, *, replace: bool) -> None:
     """Copy a store of any kind into a SQLite file. Raises StorageError."""
     with translated(File(path)):
         check_place(path, replace=replace)
-        with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            _copy(storage, path, Path(folder), replace=replace)
+        with unfinished(path) as folder:
+            _copy(storage, path, folder, replace=replace)
 
 
 def _copy(storage: SessionStorage, path: Path, folder: Path, *, replace: bool) -> None:

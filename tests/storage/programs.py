@@ -412,10 +412,13 @@ def delete_and_stop(path: str, session_id: str, pieces: int) -> None:
 def back_up_and_stop(path: str, copy: str) -> None:
     """Back up, and wait for the end once all is copied and nothing is in its place yet."""
     check_place = backup.check_place
+    looks = 0
 
     def checking(place: Path, *, replace: bool) -> None:
+        nonlocal looks
         check_place(place, replace=replace)
-        if list(place.parent.glob(f".{place.name}.*/*")):
+        looks += 1
+        if looks == 2:  # before the copy, and after it
             say("copied")
             hear()
 

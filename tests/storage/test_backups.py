@@ -81,6 +81,25 @@ def test_a_killed_backup_puts_nothing_in_its_place(tmp_path: Path) -> None:
     assert faults(copy) == []
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "files", "memory"])
+def test_what_a_killed_backup_left_goes_with_the_next_and_nothing_else(kind: str, tmp_path: Path) -> None:
+    path, copy = made(tmp_path / "s.db", "a"), tmp_path / "copies" / "copy.db"
+    others = [copy.with_name(name) for name in (".copy.db.notes", ".copy.db.mine.old")]
+    for other in others:
+        other.mkdir(parents=True)
+    with Child(programs.back_up_and_stop, str(path), str(copy)) as dead:
+        assert dead.hear() == "copied"
+        dead.kill()
+    (left,) = set(copy.parent.iterdir()) - set(others)
+    with Child(programs.back_up_and_stop, str(path), str(copy)) as alive, open_store(kind, tmp_path) as storage:
+        assert alive.hear() == "copied"
+        assert not left.exists()
+        (at_work,) = set(copy.parent.iterdir()) - set(others)
+        storage.backup(copy)
+        assert set(copy.parent.iterdir()) == {*others, copy, at_work}
+    assert faults(copy) == []
+
+
 def test_a_backup_onto_a_full_disk_leaves_nothing_there(tmp_path: Path) -> None:
     with Disk(tmp_path / "disk") as disk, SQLiteSessionStorage(made(tmp_path / "s.db", "a")) as storage:
         told = [add(storage, "a", "x" * 100_000) for _ in range(3)]

@@ -1,19 +1,22 @@
 """A copy of the whole file, taken by SQLite while others write.
 
 It is made in a folder of its own beside its place, which nobody looks into, and moves there once it is whole and
-synced.
+synced. Whoever makes it holds a lock in that folder, so the next one can tell whether it was left behind.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import apsw
 
-from ..._os import sync_directory, sync_pragmas
+from ..._os import FileLock, sync_directory, sync_pragmas
 from ...errors import StorageError
 from .connecting import File, translated
 from .driver import Db
@@ -27,13 +30,51 @@ def copy_file(source: Db, path: Path, *, replace: bool) -> None:
     source.execute("SELECT 1 FROM sqlite_schema").fetchone()  # from here on it is one moment
     with translated(File(path)):
         check_place(path, replace=replace)
-        with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            part = Path(folder) / path.name
+        with unfinished(path) as folder:
+            part = folder / path.name
             os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             _copy(source, part)
             check_place(path, replace=replace)
             part.replace(path)
             sync_directory(path.parent)
+
+
+@contextmanager
+def unfinished(path: Path) -> Generator[Path]:
+    """A folder beside a place, for what is to stand there once it is whole. What others left there who were killed
+    goes first.
+    """
+    _clear(path)
+    with TemporaryDirectory(prefix=_prefix(path), dir=path.parent) as folder:
+        lock = FileLock(_lock(Path(folder), path))
+        with suppress(OSError):  # where the disk knows no locks nobody clears either
+            lock.try_acquire()
+        try:
+            yield Path(folder)
+        finally:
+            lock.close()
+
+
+def _clear(path: Path) -> None:
+    for entry in list(os.scandir(path.parent)):
+        random = entry.name.removeprefix(_prefix(path))
+        if random == entry.name or "." in random or not entry.is_dir(follow_symlinks=False):
+            continue
+        lock = FileLock(_lock(Path(entry), path))
+        if not lock.path.is_file():
+            continue
+        with suppress(OSError):
+            if lock.try_acquire():
+                shutil.rmtree(entry, ignore_errors=True)
+        lock.close()
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name}."
+
+
+def _lock(folder: Path, path: Path) -> Path:
+    return folder / f"{path.name}.lock"
 
 
 def check_place(path: Path, *, replace: bool) -> None:
