@@ -146,6 +146,12 @@ class Folder:
         """The folders that are out of sight."""
         return list(self.store.glob("deleted-*"))
 
+    def rename(self, path: Path, name: str) -> None:
+        """Give a folder the name of its session, before a log is in it, which would be wrong elsewhere."""
+        path.rename(self.of(name))
+        if self.durable:
+            sync_directory(self.path)
+
     def drop_empty(self, name: str) -> None:
         """Remove a session's folder to which no log came before its writer ended."""
         with suppress(OSError):

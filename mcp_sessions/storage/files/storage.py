@@ -29,7 +29,7 @@ from . import known
 from .checking import check, differs, told_otherwise
 from .folder import Folder, name_of
 from .ledger import FileLedger
-from .legacy import read_legacy
+from .legacy import is_legacy, read_legacy
 from .replaying import Replaying
 from .underway import Underway
 from .views import Views
@@ -154,7 +154,8 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
             stale, legacy = writer.run(self._replaying.stale)
             for start in range(0, len(stale), PIECE):
                 writer.run(lambda db, names=stale[start : start + PIECE]: self._replaying.catch_up(db, names))
-            self._adopt(writer, legacy)
+            begun = (self._folder.of(name) for name in stale)
+            self._adopt(writer, [*legacy, *(path for path in begun if is_legacy(path))])
             readers = Readers(self._file, writer.check_place)
             self._views = Views(self._folder, self.history_dir, writer, readers, self._replaying.let_go)
             ledger.seen = self._views.seen
@@ -174,7 +175,7 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
                 checked(view)
                 name = name_of(view.metadata.session_id)
                 if path.name != name:
-                    path.rename(self._folder.of(name))
+                    self._folder.rename(path, name)
                 restore = partial(self._writing.restore, view=view)
                 writer.run(partial(self._ledger.together, restore))
             except SessionExistsError:
