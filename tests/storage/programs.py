@@ -8,6 +8,7 @@ import random
 import resource
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
@@ -16,13 +17,14 @@ from typing import Any
 import apsw
 
 from mcp_sessions import _os
+from mcp_sessions._os import FileLock
 from mcp_sessions.errors import StorageError
 from mcp_sessions.models import Change, ConversationMessage, Invocation, NewMessage, Query, SessionMetadata, Want
 from mcp_sessions.session import new_id
 from mcp_sessions.storage import SessionStorage
 from mcp_sessions.storage.heads import join
 from mcp_sessions.storage.sqlite import SQLiteSessionStorage, backup
-from tests.processes import hear, say
+from tests.processes import hear, say, until
 from tests.storage.acts import Run
 from tests.stores import open_store
 
@@ -230,6 +232,23 @@ def count_syncs(path: str, durability: str, commits: int) -> None:
     names = ("journal_mode", "synchronous", "secure_delete", "mmap_size", "temp_store")
     say({"syncs": syncs, **storage._here().writer.run(lambda db: {name: db.pragma(name) for name in names})})
     storage.close()
+
+
+def count_syncs_of_commits_at_the_gate(path: str, commits: int) -> None:
+    """The syncs of so many commits that waited together for the gate."""
+    vfs = SyncVFS()
+    with SQLiteSessionStorage(path) as storage, ThreadPoolExecutor(commits) as threads:
+        new_session(storage, "a")
+        gate = FileLock(Path(f"{path}-gate"))
+        assert gate.try_acquire()
+        waiting = [threads.submit(add, storage, "a", f"{number}") for number in range(commits)]
+        writer = storage._here().writer
+        until(lambda: len(writer._queue) == commits)
+        vfs.syncs.clear()
+        gate.release()
+        for one in waiting:
+            one.result()
+        say(list(vfs.syncs))
 
 
 def fork_and_go_on(path: str, children: int) -> None:

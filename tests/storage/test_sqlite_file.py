@@ -6,7 +6,7 @@ import os
 import stat
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from typing import Any, Literal
 import apsw
 import pytest
 
-from mcp_sessions.models import Alter, Change, Query, Want
+from mcp_sessions.models import Alter, Change, InvocationQuery, Query, Want
 from mcp_sessions.storage import open_storage
 from mcp_sessions.storage.sqlite import SQLiteSessionStorage
 from mcp_sessions.storage.sqlite.driver import Db
@@ -101,6 +101,53 @@ def test_the_settings_of_the_writer_are_in_force_and_a_commit_syncs_as_often_as_
         "mmap_size": 0,
         "temp_store": 2,
     }
+
+
+def test_commits_that_wait_together_become_one_with_one_sync(tmp_path: Path) -> None:
+    with Child(programs.count_syncs_of_commits_at_the_gate, str(tmp_path / "s.db"), 20) as child:
+        assert child.hear() == ["wal"]
+        child.ends_well()
+
+
+def test_sqlite_takes_as_many_steps_whatever_the_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+
+    def watch(connection: apsw.Connection) -> None:
+        connection.trace_v2(
+            apsw.SQLITE_TRACE_PROFILE, lambda event: steps.append(event["stmt_status"]["SQLITE_STMTSTATUS_VM_STEP"])
+        )
+
+    monkeypatch.setattr(apsw, "connection_hooks", [watch])
+    with SQLiteSessionStorage(tmp_path / "s.db", durability="process") as storage:
+        new_session(storage, "a")
+        mine = InvocationQuery(session_id="a", limit=20)
+        acts: dict[str, Callable[[], object]] = {
+            "a commit": lambda: add(storage, "a", "one more"),
+            "a key written": lambda: storage.commit("a", Change(at=AT, set={"key": 1})),
+            "the head": lambda: storage.read("a", Want()),
+            "one key": lambda: storage.read("a", Want(keys=("key",))),
+            "the last page": lambda: storage.read("a", Want(messages=20)),
+            "an older page": lambda: storage.read("a", Want(messages=20, before=30)),
+            "a page of records": lambda: storage.invocations(mine),
+        }
+
+        def taken() -> dict[str, int]:
+            taken: dict[str, int] = {}
+            for name, act in acts.items():
+                steps.clear()
+                act()
+                taken[name] = sum(steps)
+            return taken
+
+        for _ in range(60):  # more than versions of a key are kept, and than a page has rows
+            taken()
+        short = taken()
+        for number in range(2_000):
+            add(storage, "a", f"message {number}")
+        long = taken()
+    assert min(short.values()) > 0
+    for name, count in short.items():
+        assert long[name] <= count * 1.05, name
 
 
 def test_a_storage_opened_by_url_has_the_durability_that_was_asked_for(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mcp_sessions._os import FileLock
 from mcp_sessions.errors import StorageBusyError, StorageError
 from mcp_sessions.models import Change, Query, Want
 from mcp_sessions.storage.sqlite import SQLiteSessionStorage
@@ -130,6 +131,22 @@ def test_close_and_open_do_not_hang_while_a_suspended_process_holds_the_gate(
         if thread.name == "mcp-sessions-writer":
             thread.join()
     assert threading.active_count() <= started
+    holds_what_was_told(path, "a", told, exactly=True)
+
+
+def test_closing_leaves_the_log_alone_while_another_holds_the_gate(tmp_path: Path) -> None:
+    path = made(tmp_path / "s.db", "a")
+    storage = SQLiteSessionStorage(path)
+    told = [add(storage, "a", f"{number}") for number in range(20)]
+    log = path.with_name("s.db-wal")
+    gate = FileLock(path.with_name("s.db-gate"))
+    assert gate.try_acquire()
+    size = log.stat().st_size
+    storage.close()
+    assert log.stat().st_size == size > 0
+    gate.close()
+    SQLiteSessionStorage(path).close()
+    assert not log.exists() or log.stat().st_size == 0
     holds_what_was_told(path, "a", told, exactly=True)
 
 
