@@ -447,6 +447,9 @@ def _wants() -> list[Want]:
         Want(names=True, prefix="k"),
         Want(prefix=".", keys=("k",)),
         Want(messages=2, roles=("user", "tool"), records=1),
+        Want(prefix="", prefix_chars=12),
+        Want(any_keys=2, after_key="k"),
+        Want(records=3, usage=True),
         Want(messages=3, before=6),
         Want(messages=2, after=2, order="oldest", as_user="ana"),
     ]
@@ -465,6 +468,7 @@ def _queries() -> list[Query]:
     filters: list[dict[str, Any]] = [
         *({"text": "fix"}, {"text": "e"}, {"purpose": "fix it"}, {"tool": "ls"}, {"has_errors": True}),
         *({"min_cost": 0.1}, {"created_after": at(3)}, {"updated_before": at(9)}, {"updated_after": at(9)}),
+        *({"created_before": at(9)}),
         *({"tags": ("y",), "order": "cost"}, {"as_user": "bob", "order": "created", "reverse": True}),
         *({"id_prefix": "a"}, {"id_prefix": "c", "tags": ("x",)}),
     ]
@@ -474,7 +478,7 @@ def _queries() -> list[Query]:
 def _record_queries() -> list[InvocationQuery]:
     fields: list[dict[str, Any]] = [
         *({}, {"reverse": True}, {"as_user": "ana"}, {"session_id": "a"}, {"session_id": "c", "reverse": True}),
-        *({"invocation_id": "c1"}, {"tool": "ls"}, {"kind": "work"}, {"kind": "session"}),
+        *({"invocation_id": "c1"}, {"tool": "ls"}, {"kind": "work"}, {"kind": "session"}, {"kind": "counted"}),
         *({"scope": "session"}, {"scope": "user", "user_id": "ana"}, {"scope": "user"}),
         *({"status": status} for status in InvocationStatus),
     ]

@@ -120,6 +120,7 @@ def test_sqlite_takes_as_many_steps_whatever_the_history(tmp_path: Path, monkeyp
     monkeypatch.setattr(apsw, "connection_hooks", [watch])
     with SQLiteSessionStorage(tmp_path / "s.db", durability="process") as storage:
         new_session(storage, "a")
+        new_session(storage, "another")
         mine = InvocationQuery(session_id="a", limit=20)
         acts: dict[str, Callable[[], object]] = {
             "a commit": lambda: add(storage, "a", "one more"),
@@ -143,7 +144,7 @@ def test_sqlite_takes_as_many_steps_whatever_the_history(tmp_path: Path, monkeyp
             taken()
         short = taken()
         for number in range(2_000):
-            add(storage, "a", f"message {number}")
+            add(storage, "a" if number < 1_000 else "another", f"message {number}")
         long = taken()
     assert min(short.values()) > 0
     for name, count in short.items():
