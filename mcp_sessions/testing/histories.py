@@ -468,7 +468,7 @@ def _queries() -> list[Query]:
     filters: list[dict[str, Any]] = [
         *({"text": "fix"}, {"text": "e"}, {"purpose": "fix it"}, {"tool": "ls"}, {"has_errors": True}),
         *({"min_cost": 0.1}, {"created_after": at(3)}, {"updated_before": at(9)}, {"updated_after": at(9)}),
-        *({"created_before": at(9)}),
+        {"created_before": at(9)},
         *({"tags": ("y",), "order": "cost"}, {"as_user": "bob", "order": "created", "reverse": True}),
         *({"id_prefix": "a"}, {"id_prefix": "c", "tags": ("x",)}),
     ]
