@@ -77,7 +77,7 @@ R = TypeVar("R")
 
 
 class SessionsServer(Server[TaskGroup]):
-    """An MCP server; `subscriptions` knows who is told of what changes, `calls` which tools are at work."""
+    """An MCP server; `subscriptions` knows who is told of what changes, `calls` what is being answered."""
 
     def __init__(self, subscriptions: Subscriptions, calls: InFlight, **given: Any) -> None:
         super().__init__("mcp-sessions", lifespan=subscriptions.lifespan, **given)
@@ -172,15 +172,15 @@ def build_server(
         cache_hints=CACHE_HINTS,
         on_list_tools=_fixed(ListToolsResult(tools=listed)),
         on_call_tool=_guarded(_in_flight(calls, call_tool), trusted),
-        on_list_resources=_guarded(list_resources, trusted),
+        on_list_resources=_guarded(_in_flight(calls, list_resources), trusted),
         on_list_resource_templates=_fixed(ListResourceTemplatesResult(resource_templates=resources.TEMPLATES)),
-        on_read_resource=_guarded(read_resource, trusted),
+        on_read_resource=_guarded(_in_flight(calls, read_resource), trusted),
         on_subscribe_resource=_guarded(subscriptions.subscribe, trusted),
         on_unsubscribe_resource=_guarded(subscriptions.unsubscribe, trusted),
         on_subscriptions_listen=_guarded(subscriptions.listen, trusted),
         on_list_prompts=_fixed(ListPromptsResult(prompts=prompts.listed(pinned))),
-        on_get_prompt=_guarded(get_prompt, trusted),
-        on_completion=_guarded(complete, trusted),
+        on_get_prompt=_guarded(_in_flight(calls, get_prompt), trusted),
+        on_completion=_guarded(_in_flight(calls, complete), trusted),
     )
 
 

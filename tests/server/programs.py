@@ -98,6 +98,44 @@ def serve_more_over_http(storage: str) -> None:
         anyio.run(http.serve, app, bound, manager.storage.give_up)
 
 
+def serve_patiently_over_http(storage: str) -> None:
+    """A server over HTTP that gives up nobody at its end as long as a test lasts. Its store lists nothing, and reads
+    nothing of the session `late`, before the end has begun and has lasted for longer than answers may take.
+    """
+    import anyio
+
+    from mcp_sessions import SessionManager, SQLiteSessionStorage
+    from mcp_sessions.models import Page, Query, SessionMetadata, View, Want
+    from mcp_sessions.server import http
+    from mcp_sessions.server.adapter import build_server
+    from mcp_sessions.tools import SESSION_TOOLS
+    from mcp_sessions.web.guard import GuardedConnection
+    from tests.processes import LONG_S
+
+    http.GRACE_S = http.END_S = GuardedConnection.read_s = 2 * LONG_S
+
+    def outlast() -> None:
+        sys.stderr.write("asked\n")
+        while bound.fileno() >= 0:
+            time.sleep(0.01)
+        time.sleep(2 * http.ANSWER_S)
+
+    class Late(SQLiteSessionStorage):
+        def read(self, session_id: str, want: Want) -> View:
+            if session_id == "late":
+                outlast()
+            return super().read(session_id, want)
+
+        def find(self, query: Query, cursor: str | None = None) -> Page[SessionMetadata]:
+            outlast()
+            return super().find(query, cursor)
+
+    with http.listen("127.0.0.1", 0) as bound, SessionManager(Late(storage, durability="process")) as manager:
+        app = http.build_app(build_server(manager, SESSION_TOOLS, ("core",)), manager)
+        sys.stderr.write(f"{http.url_of(bound)}/mcp\n")
+        anyio.run(http.serve, app, bound, manager.storage.give_up)
+
+
 def serve_without_signals() -> None:
     """A server where the event loop knows no signals, as on Windows."""
     import asyncio

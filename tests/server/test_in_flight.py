@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ import anyio.to_thread
 import pytest
 from mcp import Client, MCPError
 from mcp.client.sse import sse_client
+from mcp.types import ResourceTemplateReference
+from pydantic import BaseModel
 
 from mcp_sessions import MemorySessionStorage, SessionManager
 from mcp_sessions.calls import Call
@@ -30,6 +32,7 @@ from tests.stores import SetClock
 from tests.tools.desk import Desk
 
 KEY = {"mcp-sessions/idempotencyKey": "once"}
+TEMPLATE = ResourceTemplateReference(type="ref/resource", uri="session:///{session_id}")
 
 
 class Turnstile:
@@ -349,6 +352,36 @@ async def test_at_the_end_of_a_server_over_http_short_calls_finish_and_slow_ones
     assert not any(desk.manager.storage.alive(str(record.owner)) for record in slow)
     assert [record.status.value for record in desk.records("a", tool="outlasting")] == ["ok"]
     assert [message.content for message in desk.manager.messages("a").items] == ["done at the end"]
+
+
+@pytest.mark.parametrize(
+    ("how", "ask"),
+    [
+        ("auto", lambda client: client.read_resource("session:///late")),
+        ("legacy", lambda client: client.get_prompt("resume_session", {"session_id": "late"})),
+        ("sse", lambda client: client.list_resources()),
+        ("auto", lambda client: client.complete(TEMPLATE, {"name": "session_id", "value": "l"})),
+    ],
+    ids=["read", "prompt", "list", "completion"],
+)
+async def test_at_the_end_of_a_server_over_http_reads_finish_too(
+    store: Path, desk: Desk, how: str, ask: Callable[[Client], Awaitable[BaseModel]]
+) -> None:
+    """A resource that was being read was answered "Internal Server Error"."""
+    desk("session_create", session_id="late", purpose="Read late")
+    answers: list[str] = []
+
+    async def be_answered() -> None:
+        answers.append((await ask(client)).model_dump_json())
+
+    with Port(store, command=program("serve_patiently_over_http", str(store))) as port:
+        client = Client(sse_client(f"{port.url}/sse")) if how == "sse" else Client(f"{port.url}/mcp", mode=how)
+        async with client, anyio.create_task_group() as group:
+            group.start_soon(be_answered)
+            await anyio.to_thread.run_sync(until, lambda: "asked" in port.errors())
+            assert await anyio.to_thread.run_sync(port.end, signal.SIGTERM) == 0
+    (answer,) = answers
+    assert "late" in answer
 
 
 async def test_a_slow_call_is_made_once_under_its_key(manager: SessionManager, box: Toolbox, mode: str) -> None:
