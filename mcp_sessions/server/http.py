@@ -212,6 +212,12 @@ class _Uvicorn(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         soon(self._give_up)
         async with anyio.create_task_group() as group:
-            group.start_soon(self._app.end)
+            group.start_soon(self._end)
             await super().shutdown(sockets)
             group.cancel_scope.cancel()
+
+    async def _end(self) -> None:
+        await self._app.end()
+        for connection in self.server_state.connections:
+            if connection.transport.get_write_buffer_size():  # by now it would have read them
+                connection.transport.abort()

@@ -28,7 +28,7 @@ from tests.storage.programs import hold_gate, hold_lock
 from tests.tools.desk import Desk
 
 from .conftest import Door
-from .pipes import SERVE, environment
+from .pipes import SERVE, environment, program
 from .ports import Port, answer, head
 
 INITIALIZE = {
@@ -122,27 +122,44 @@ async def test_a_signal_ends_it_whoever_is_connected(port: Port, desk: Desk, end
     assert port.errors().count("\n") == 1, port.errors()
 
 
-def called(port: Port, name: str, **arguments: Any) -> dict[str, Any] | None:
-    """The result of a call, asked for as 2026-07-28 has it; None where the connection was cut off."""
+def asking(method: str, params: dict[str, Any], name: str) -> bytes:
+    """The bytes of a request, as 2026-07-28 has it, after which the server closes."""
     meta = {
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
         "io.modelcontextprotocol/clientCapabilities": {},
     }
-    params = {"name": name, "arguments": arguments, "_meta": meta}
-    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).encode()
-    headers = {
-        "content_type": "application/json",
-        "accept": "application/json, text/event-stream",
-        "mcp_protocol_version": "2026-07-28",
-        "mcp_method": "tools/call",
-        "mcp_name": name,
-    }
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": {**params, "_meta": meta}}).encode()
+    return head(
+        "POST /mcp",
+        body,
+        content_type="application/json",
+        accept="application/json, text/event-stream",
+        mcp_protocol_version="2026-07-28",
+        mcp_method=method,
+        mcp_name=name,
+    )
+
+
+def called(port: Port, name: str, **arguments: Any) -> dict[str, Any] | None:
+    """The result of a call; None where the connection was cut off."""
     try:
-        status, said = port.ask("POST /mcp", body, **headers)
+        with port.connect() as connection:
+            connection.sendall(asking("tools/call", {"name": name, "arguments": arguments}, name))
+            status, said = answer(connection)
     except (OSError, IndexError):
         return None
     assert status == 200, said
     return json.loads(said)["result"]
+
+
+def test_who_does_not_read_an_answer_does_not_hold_up_the_end(store: Path, desk: Desk) -> None:
+    desk.manager.create_session("a")
+    for _ in range(16):
+        desk.manager.add_conversation_message("a", "user", "x" * 1_000_000)
+    with Port(store, command=program("serve_patiently_over_http", str(store))) as port, port.connect() as connection:
+        connection.sendall(asking("resources/read", {"uri": "session:///a/messages"}, "session:///a/messages"))
+        assert connection.recv(1)  # as much as the system takes is on its way
+        assert port.end(signal.SIGTERM) == 0
 
 
 def test_calls_that_were_accepted_are_finished_and_on_record(port: Port, desk: Desk) -> None:
