@@ -16,16 +16,18 @@ from typing import Any
 
 import apsw
 import pytest
+from mcp import Client
 
 from mcp_sessions import SessionManager, SQLiteSessionStorage
 from mcp_sessions.cli.demo import library
 from mcp_sessions.cli.demo.findings import as_json
 from mcp_sessions.cli.demo.promises import Notebook, broken_promises, read_back
-from mcp_sessions.cli.demo.server import serving
 from mcp_sessions.cli.demo.story import Demo
 from mcp_sessions.config import sqlite_url
 from mcp_sessions.models import Invocation, SessionMetadata, Want
 from mcp_sessions.records import is_long, preview
+from mcp_sessions.server.adapter import build_server
+from mcp_sessions.tools import SESSION_TOOLS
 
 from .conftest import ROOT
 
@@ -235,23 +237,24 @@ def steal(store: Path, *statements: str) -> None:
     ],
 )
 async def test_what_a_store_lost_is_found(loss: str, faults: list[str], tmp_path: Path) -> None:
-    url = sqlite_url(tmp_path / "sessions.db")
+    store = tmp_path / "sessions.db"
     notebook = Notebook(run="test")
-    async with serving(url, tmp_path) as (client, _):
-        create = notebook.note("session_create", purpose="To be robbed")
-        session_id = (await notebook.send(client, create))["session_id"]
-        for number in range(1, 5):
-            about = {"session_id": session_id, "tool_name": "look", "invocation_id": f"run.{number}"}
-            for write in (
-                notebook.note("session_record_invocation", **about),
-                notebook.note("session_add_message", role="tool", content=f"Finding {number}", **about),
-                notebook.note("session_set", session_id=session_id, key=f"key.{number}", value=number),
-            ):
-                await notebook.send(client, write)
-        keys = [f"key.{number}" for number in range(1, 5)]
-        assert broken_promises(notebook.writes, await read_back(client, session_id, keys)) == []
-        steal(tmp_path / "sessions.db", loss)
-        found = broken_promises(notebook.writes, await read_back(client, session_id, keys))
+    with SessionManager(SQLiteSessionStorage(store)) as manager:
+        async with Client(build_server(manager, SESSION_TOOLS, ("core", "records"))) as client:
+            create = notebook.note("session_create", purpose="To be robbed")
+            session_id = (await notebook.send(client, create))["session_id"]
+            for number in range(1, 5):
+                about = {"session_id": session_id, "tool_name": "look", "invocation_id": f"run.{number}"}
+                for write in (
+                    notebook.note("session_record_invocation", **about),
+                    notebook.note("session_add_message", role="tool", content=f"Finding {number}", **about),
+                    notebook.note("session_set", session_id=session_id, key=f"key.{number}", value=number),
+                ):
+                    await notebook.send(client, write)
+            keys = [f"key.{number}" for number in range(1, 5)]
+            assert broken_promises(notebook.writes, await read_back(client, session_id, keys)) == []
+            steal(store, loss)
+            found = broken_promises(notebook.writes, await read_back(client, session_id, keys))
     assert [fault for fault in faults if fault not in " ".join(found)] == []
 
 
