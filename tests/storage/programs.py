@@ -25,7 +25,6 @@ from mcp_sessions.storage import SessionStorage
 from mcp_sessions.storage.heads import join
 from mcp_sessions.storage.sqlite import SQLiteSessionStorage, backup
 from tests.processes import hear, say, until
-from tests.storage.acts import Run
 from tests.stores import open_store
 
 AT = datetime(2026, 11, 22, 10, 0, 0, tzinfo=UTC)
@@ -98,6 +97,8 @@ def _append(storage: SessionStorage, session_id: str, name: str, count: int) -> 
 
 def act(kind: str, folder: str, durability: str, name: str, steps: int) -> None:
     """Do a run, whose acts are those of its name, and tell of each after it is done."""
+    from tests.storage.acts import Run  # by way of the kit it imports pytest, which takes most programs twice as long
+
     run = Run(random.Random(name), steps, name)
     with open_store(kind, Path(folder), durability) as storage:
         say("ready")
