@@ -6,9 +6,11 @@ import json
 import os
 import shutil
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from mcp_sessions import FileSystemSessionStorage, SessionNotFoundError, StorageError
@@ -224,7 +226,7 @@ def test_no_two_ids_share_a_folder_whatever_the_file_system_thinks_of_case(tmp_p
 # the index
 
 
-@pytest.mark.parametrize("damage", ["gone", "emptied", "not SQLite", "older"])
+@pytest.mark.parametrize("damage", ["gone", "emptied", "not SQLite", "older", "of another version"])
 def test_an_index_that_cannot_be_used_is_made_again(tmp_path: Path, damage: str) -> None:
     index = tmp_path / "sessions" / ".index" / "index.db"
     with opened(tmp_path) as storage:
@@ -236,6 +238,9 @@ def test_an_index_that_cannot_be_used_is_made_again(tmp_path: Path, damage: str)
         there = everything(storage, "word", "t")
     if damage == "gone":
         index.unlink()
+    elif damage == "of another version":
+        with closing(apsw.Connection(str(index))) as db:
+            db.execute("ALTER TABLE logs DROP COLUMN told")
     else:
         index.write_bytes({"emptied": b"", "not SQLite": b"x" * 9000, "older": before}[damage])
     with opened(tmp_path) as storage:

@@ -90,6 +90,16 @@ def test_a_view_that_somebody_changed_is_found_and_written_anew(
     assert told(folder) == before
 
 
+def test_a_view_that_cannot_be_written_is_not_told_to_be(tmp_path: Path) -> None:
+    with opened(tmp_path) as storage:
+        storage.create(head("s"))
+    view = tmp_path / "sessions" / "s" / "data.json"
+    view.unlink()
+    view.mkdir()
+    with opened(tmp_path) as storage:
+        assert storage.repair() == []
+
+
 def test_a_link_of_an_older_layout_is_left_where_it_leads(tmp_path: Path) -> None:
     sessions = tree(tmp_path)
     links = {link: link.readlink() for link in (sessions / RICH / "invocations").iterdir()}

@@ -91,9 +91,8 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
             detail = str(self._folder.log(name)) + (f"; what followed is in {aside}" if aside is not None else "")
             done.append(Finding(level="ok", what="a log was put in order", detail=detail))
         stale = self._views.stale()
-        self._views.write_anew([*wrong, *stale])
-        done += [Finding(level="ok", what="views were written anew", detail=str(path)) for path in stale.values()]
-        return done
+        anew = [str(stale[name]) for name in self._views.written_anew([*wrong, *stale]) if name in stale]
+        return [*done, *(Finding(level="ok", what="views were written anew", detail=path) for path in anew)]
 
     def _mended_index(self) -> list[Finding]:
         """Make the index anew where it is damaged itself; other processes have to open the store again then."""
@@ -135,7 +134,8 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
         try:
             opened = self._open_index()
         except StorageError as error:
-            if not isinstance(error.__cause__, (apsw.NotADBError, apsw.CorruptError)):
+            # The last is what one of another version is told: it has other columns.
+            if not isinstance(error.__cause__, (apsw.NotADBError, apsw.CorruptError, apsw.SQLError)):
                 raise
             self._discard_index()
             opened = self._open_index()

@@ -145,11 +145,10 @@ class Views:
                 found[name] = wrong
         return found
 
-    def write_anew(self, names: Iterable[str]) -> None:
-        """Bring up to date what these sessions' views tell, whatever stands there."""
-        for name in names:
-            now = time.monotonic()
-            self._bring(name, _Behind(now, now, whole=True, conversation=True), last=False)
+    def written_anew(self, names: Iterable[str]) -> list[str]:
+        """Write the views of these sessions, whatever stands there; those where that could be done."""
+        now = time.monotonic()
+        return [name for name in names if self._bring(name, _Behind(now, now, whole=True, conversation=True))]
 
     def sweep(self) -> None:
         """Remove what was deleted, and what is told of its calls."""
@@ -241,7 +240,8 @@ class Views:
         # What comes meanwhile tells nobody, and is not due before.
         return min(max(self._due(), 0.01), QUIET_S) if self._behind else None
 
-    def _bring(self, name: str, behind: _Behind, *, last: bool) -> None:
+    def _bring(self, name: str, behind: _Behind, *, last: bool = False) -> bool:
+        """Whether it is done; where not, it is tried again later, but for a `last` time."""
         try:
             with self._one:
                 end = self._closing  # which all that is written at the end has together
@@ -264,6 +264,7 @@ class Views:
             with self._wake:
                 behind = self._of(name)
                 behind.whole, behind.not_before = True, time.monotonic() + MOST_S
+        return done
 
     # one session
 
