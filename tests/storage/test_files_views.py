@@ -12,6 +12,7 @@ import pytest
 from mcp_sessions import FileSystemSessionStorage
 from mcp_sessions.storage.files import views
 from mcp_sessions.storage.files.folder import LOG
+from mcp_sessions.storage.files.shown import RECORD_FILE
 from mcp_sessions.testing.making import called, does, head, ids, said
 from tests.processes import Child, hear, say
 from tests.storage.legacy_tree import tree
@@ -98,6 +99,17 @@ def test_a_view_that_cannot_be_written_is_not_told_to_be(tmp_path: Path) -> None
     view.mkdir()
     with opened(tmp_path) as storage:
         assert storage.repair() == []
+
+
+def test_a_history_by_a_relative_path_stays_where_it_was_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It went along with the process that changed its directory."""
+    (tmp_path / "later").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with opened(tmp_path, history_dir="history") as storage:
+        monkeypatch.chdir("later")
+        storage.create(head("s"), does(records=(called("c", kind="work"),)))
+    assert (tmp_path / "sessions" / "s" / "invocations" / "c" / RECORD_FILE).is_file()
+    assert list((tmp_path / "later").iterdir()) == []
 
 
 def test_a_link_of_an_older_layout_is_left_where_it_leads(tmp_path: Path) -> None:

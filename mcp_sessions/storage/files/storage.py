@@ -59,7 +59,8 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
         if durability not in ("full", "process"):
             raise InvalidArgumentError(f"durability is 'full' or 'process', not {durability!r}.", argument="durability")
         self.sessions_dir = Path(os.path.realpath(sessions_dir))
-        self.history_dir = Path(history_dir) if history_dir is not None else self.sessions_dir / ".history"
+        # Absolute: this process may change its directory.
+        self.history_dir = self.sessions_dir / ".history" if history_dir is None else Path(history_dir).absolute()
         self._folder = Folder(self.sessions_dir, durable=durability == "full")
         self._limits = limits or Limits()
         self._replaying = Replaying(self._folder, self._limits)
