@@ -119,16 +119,17 @@ def sessions(ctx: click.Context, *, source: str, to: str | None, dry_run: bool, 
 
 @contextmanager
 def _opened(text: str) -> Generator[Source]:
-    if _URL.match(text):
-        from ..storage import location
+    from ..storage import location
 
+    folder = location(text) if text.startswith("file:") else None
+    if folder is None and _URL.match(text):
         place = location(text)
         if place is not None and not place.exists():
             raise Misused(f"{place} is not there, so there is nothing to copy.")
         with _stored(text) as source:
             yield source
         return
-    path = Path(text).absolute()
+    path = folder or Path(text).absolute()
     if path.is_dir():
         with _in_folder(path) as source:
             yield source
@@ -157,11 +158,14 @@ def _stored(url: str) -> Generator[Source]:
 
 @contextmanager
 def _in_folder(path: Path) -> Generator[Source]:
-    """What a store of files holds there, if it is one, and the sessions of the old layout."""
-    from ..storage.files.folder import STORE
+    """What a store of files holds there, if it is one, and the sessions of the old layout.
+
+    It is opened only if it is one: opening makes one of any folder.
+    """
+    from ..storage.files.folder import is_store
     from ..storage.files.legacy import legacy_sessions, read_legacy
 
-    with _stored(path.as_uri()) if (path / STORE).is_dir() else nullcontext() as store:
+    with _stored(path.as_uri()) if is_store(path) else nullcontext() as store:
         old = [Session(str(directory), partial(read_legacy, directory)) for directory in legacy_sessions(path)]
         if store is not None:
             yield Source(store.count + len(old), chain(store.sessions, old), store.records)

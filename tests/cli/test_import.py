@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from mcp_sessions.config import sqlite_url
 from mcp_sessions.manager import SessionManager
 from mcp_sessions.models import Alter, InvocationQuery, InvocationStatus, SessionStatus, Want
-from mcp_sessions.storage import SQLiteSessionStorage
+from mcp_sessions.storage import FileSystemSessionStorage, SQLiteSessionStorage
 from mcp_sessions.storage.files.legacy import read_legacy
 from mcp_sessions.testing.making import called, does, everything, head, read_all, said
 from mcp_sessions.tools import invoke
@@ -53,10 +54,15 @@ def outcomes(run: Run, *args: str | Path, status: int = 0) -> dict[str, str]:
     return {one["session_id"]: one["outcome"] for one in imports(run, *args, status=status)["sessions"]}
 
 
-def test_an_old_tree_is_copied_whole_and_left_as_it_is(tmp_path: Path, manager: SessionManager, run: Run) -> None:
+@pytest.mark.parametrize("by", ["url", "path"])
+def test_an_old_tree_is_copied_whole_and_left_as_it_is(
+    tmp_path: Path, manager: SessionManager, run: Run, by: str
+) -> None:
     sessions = tree(tmp_path / "old")
     before = contents(tmp_path / "old")
-    assert outcomes(run, sessions) == dict.fromkeys(OLD, "copied")
+    given = sessions.as_uri() if by == "url" else sessions
+    assert outcomes(run, given, "--dry-run") == dict.fromkeys(OLD, "copied")
+    assert outcomes(run, given) == dict.fromkeys(OLD, "copied")
     for session_id in OLD:
         view = read_legacy(sessions / session_id)
         stored = manager.view(session_id, Want(any_keys=99, messages=99, order="oldest", records=99))
@@ -118,6 +124,25 @@ def test_a_store_goes_into_files_and_back_with_everything_in_it(
     assert outcomes(run, folder) == {"a": "copied", "b": "copied", "old": "copied"}
     manager.delete_session("old")
     assert everything(manager.storage) == everything(source)
+
+
+@pytest.mark.parametrize("by", ["url", "path"])
+@pytest.mark.parametrize("missing", [".index", ".store"])
+def test_a_store_of_files_is_known_by_what_every_copy_of_it_has(
+    tmp_path: Path, manager: SessionManager, run: Run, by: str, missing: str
+) -> None:
+    folder = tmp_path / "sessions"
+    for session_id in "ab":  # the second time it was there already
+        with FileSystemSessionStorage(folder) as source:
+            source.create(head(session_id))
+    shutil.rmtree(folder / missing)
+    assert outcomes(run, folder.as_uri() if by == "url" else folder) == {"a": "copied", "b": "copied"}
+
+
+def test_a_store_of_files_with_nothing_in_it_is_a_store(tmp_path: Path, manager: SessionManager, run: Run) -> None:
+    for _ in range(2):
+        FileSystemSessionStorage(tmp_path / "sessions").close()
+    assert imports(run, tmp_path / "sessions")["sessions"] == []
 
 
 def test_a_session_that_went_on_after_it_was_copied_is_passed_over(
@@ -306,7 +331,9 @@ def test_a_file_that_is_no_export_is_named(place: Path, tmp_path: Path, run: Run
     assert fact in one["error"]
 
 
-@pytest.mark.parametrize("given", ["nowhere", "sqlite:///nowhere/s.db", "sqlite:relative", "ftp://ada:secret@x/y"])
+@pytest.mark.parametrize(
+    "given", ["nowhere", "file:///nowhere", "sqlite:///nowhere/s.db", "sqlite:relative", "ftp://ada:secret@x/y"]
+)
 def test_a_source_that_is_not_there_is_refused(place: Path, run: Run, given: str) -> None:
     result = run("import", "sessions", given)
     assert (result.exit_code, result.stdout) == (2, "")
@@ -315,10 +342,16 @@ def test_a_source_that_is_not_there_is_refused(place: Path, run: Run, given: str
     assert not place.exists()
 
 
-def test_a_tree_without_sessions_is_refused(place: Path, tmp_path: Path, run: Run) -> None:
-    result = run("import", "sessions", str(tmp_path))
+@pytest.mark.parametrize("by", ["url", "path"])
+def test_a_folder_without_sessions_is_refused_and_left_as_it_is(place: Path, tmp_path: Path, run: Run, by: str) -> None:
+    folder = tmp_path / "project"
+    (folder / "runs").mkdir(parents=True)
+    (folder / "runs" / "log.jsonl").write_text('{"loss": 0.1}\n', encoding="utf-8")
+    before = contents(folder)
+    result = run("import", "sessions", folder.as_uri() if by == "url" else str(folder))
     assert result.exit_code == 1
     assert "metadata.json" in result.stderr
+    assert contents(folder) == before
 
 
 def test_nothing_is_copied_into_a_store_that_ends_with_the_command(tmp_path: Path, place: Path, run: Run) -> None:

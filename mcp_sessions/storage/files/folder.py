@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ..._os import file_name, make_directory, sync_directory, sync_file, write_at
 from ...errors import StorageError
-from .lines import Place
+from .lines import BEGINNING, Place
 
 LOG, CONVERSATION = "log.jsonl", "conversation.jsonl"
 STORE = ".store"
@@ -153,7 +153,9 @@ class Folder:
             sync_directory(self.path)
 
     def drop_empty(self, name: str) -> None:
-        """Remove a session's folder to which no log came before its writer ended."""
+        """Remove a session's folder to which no log came before its writer ended; not the store's own."""
+        if name == SHARED:
+            return
         with suppress(OSError):
             os.rmdir(self.of(name))
 
@@ -213,6 +215,17 @@ def _remove_directory(path: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
+
+
+def is_store(path: Path) -> bool:
+    """Whether sessions are kept in a folder; also where what copied it left out folders with nothing in them."""
+    return (path / STORE).is_dir() or any(map(_is_log, path.glob(f"*/{LOG}")))
+
+
+def _is_log(path: Path) -> bool:
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(len(BEGINNING)) == BEGINNING
+    return False
 
 
 def name_of(session_id: str) -> str:

@@ -16,6 +16,8 @@ from ..._json import decode, encode
 from ...models import ConversationMessage, Invocation, SessionMetadata
 
 FORMAT = 1
+BEGINNING = b'{"line":1,"format":'
+"""Of every log."""
 TAIL = len(',"sum":"01234567"}\n')
 _COLUMNS = (
     *("invocation_id", "user_id", "tool_name", "kind", "status", "started_at", "duration_ms", "model"),
