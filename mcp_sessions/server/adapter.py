@@ -50,6 +50,7 @@ from ..tools.awaiting import Progress, invoke_async
 from . import completion, prompts, resources
 from .answers import ROOM, answer, broken, refusal
 from .ending import InFlight
+from .events import ENVELOPE_BYTES, MOST_BYTES, SSE_MESSAGES
 from .icons import SESSIONS
 from .subscriptions import Subscriptions
 from .texts import DESCRIPTION, TITLE, instructions
@@ -142,7 +143,8 @@ def build_server(
         return await anyio.to_thread.run_sync(page, limiter=reading)
 
     async def read_resource(context: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
-        read = functools.partial(resources.read, manager, params.uri, caller=_caller(context))
+        most = _most_bytes(context)
+        read = functools.partial(resources.read, manager, params.uri, caller=_caller(context), most_bytes=most)
         return await anyio.to_thread.run_sync(read, limiter=reading)
 
     async def get_prompt(context: Context, params: GetPromptRequestParams) -> GetPromptResult:
@@ -262,6 +264,13 @@ def _caller(context: Context) -> str:
     if client is None:
         return "mcp"
     return f"mcp:{(client.client_info.title or client.client_info.name)[:120]}"
+
+
+def _most_bytes(context: Context) -> int | None:
+    """Of a text, as JSON writes it, in an answer to this request; None where any length can be sent."""
+    if context.request is None or not context.request.url.path.startswith(SSE_MESSAGES):
+        return None
+    return MOST_BYTES - ENVELOPE_BYTES
 
 
 def _progress(context: Context) -> Progress:

@@ -24,6 +24,7 @@ from ..manager import SessionManager
 from ..web.guard import LOOPBACK, Guard, GuardedConnection, is_loopback
 from .adapter import SessionsServer
 from .ending import InFlight, on_signal, soon
+from .events import SSE_MESSAGES, AsJson
 from .subscriptions import Subscriptions
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ _UNGUARDED = TransportSecuritySettings(enable_dns_rebinding_protection=False)
 def build_app(server: SessionsServer, manager: SessionManager, host: str = "127.0.0.1") -> Ending:
     """The ASGI application that serves `server` at all its addresses; every route of it is guarded."""
     max_body = manager.limits.payload_bytes + ENVELOPE_BYTES
-    sse = SseServerTransport("/messages/", _UNGUARDED, max_body)
+    sse = SseServerTransport(SSE_MESSAGES, _UNGUARDED, max_body)
 
     async def healthz(_: Request) -> Response:
         try:
@@ -60,11 +61,11 @@ def build_app(server: SessionsServer, manager: SessionManager, host: str = "127.
         transport_security=_UNGUARDED,  # the guard looks at every route, in one place
         custom_starlette_routes=[
             Route("/sse", endpoint=_Sse(server, sse)),
-            Mount("/messages/", app=sse.handle_post_message),  # pyright: ignore[reportArgumentType] - the SDK asks for Routes, and joins them to a list of both
+            Mount(SSE_MESSAGES, app=sse.handle_post_message),  # pyright: ignore[reportArgumentType] - the SDK asks for Routes, and joins them to a list of both
             Route("/healthz", endpoint=healthz),
         ],
     )
-    app = _Reaching(app, server.subscriptions)
+    app = _Reaching(AsJson(app), server.subscriptions)
     guard = Guard(
         app, max_body=max_body, max_bodies=LONGEST_BODIES * max_body, hosts=LOOPBACK | {_in_url(host.lower())}
     )

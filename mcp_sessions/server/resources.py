@@ -93,19 +93,36 @@ def _resource(head: SessionMetadata) -> Resource:
     )
 
 
-def read(manager: SessionManager, uri: str, *, caller: str, as_user: str | None = None) -> ReadResourceResult:
-    """What a uri names, as JSON. Raises MCPError: INVALID_PARAMS, with the uri, for one that names nothing."""
+def read(
+    manager: SessionManager, uri: str, *, caller: str, most_bytes: int | None = None, as_user: str | None = None
+) -> ReadResourceResult:
+    """What a uri names, as JSON. Raises MCPError: INVALID_PARAMS, with the uri, for one that names nothing, or names
+    what takes more than `most_bytes` within an answer.
+    """
     place = _URI.match(uri)
     session_id = _session(place)
     call = manager.call("resources/read", session_id, {"uri": uri}, caller, kind="session", reads=True, as_user=as_user)
     try:
         with call:
             text = _found(call, place)
+            if most_bytes is not None:
+                _check_length(text, uri, most_bytes)
     except StorageError:
         raise
     except SessionsError as error:
         raise MCPError(INVALID_PARAMS, str(error), {"uri": shortened(uri, longest_uri(manager.limits))}) from error
     return ReadResourceResult(contents=[TextResourceContents(uri=uri, mime_type=JSON, text=text)])
+
+
+def _check_length(text: str, uri: str, most_bytes: int) -> None:
+    taken = len(encode(text).encode())
+    if taken > most_bytes:
+        raise InvalidArgumentError(
+            f"{uri} takes {taken:,} bytes, and over SSE clients take no more than {most_bytes:,} at once. Read it in "
+            "pieces with session_export, messages one by one as session:///{session_id}/messages/{seq}, or connect to "
+            "/mcp, where it comes whole.",
+            argument="uri",
+        )
 
 
 def longest_uri(limits: Limits) -> int:

@@ -28,8 +28,6 @@ EXPECTED = {
     "tasks-request-state-removal": "FAILURE",
     "tasks-required-task-error": "FAILURE",
     "tasks-wire-fields": "FAILURE",
-    # an answer whose stream broke cannot be fetched again, which no revision scores
-    "server-sse-polling": "WARNING",
 }
 IN_BOTH = {
     "dns-rebinding-protection",

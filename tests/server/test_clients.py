@@ -14,6 +14,9 @@ from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.sse import sse_client
 from mcp.types import INVALID_PARAMS, TextResourceContents
 
+from mcp_sessions import SessionManager, SQLiteSessionStorage
+from mcp_sessions._json import encode
+from mcp_sessions.server.events import ENVELOPE_BYTES, MOST_BYTES
 from mcp_sessions.tools import SESSION_TOOLS
 
 from .conftest import Door
@@ -36,13 +39,18 @@ def port(shared: Path) -> Iterator[Port]:
 
 
 @pytest.fixture(params=["stdio", "sse", "streamable-http"])
-async def connected(request: pytest.FixtureRequest, shared: Path, port: Port, mode: str) -> AsyncIterator[Door]:
+def transport(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+async def connected(transport: str, shared: Path, port: Port, mode: str) -> AsyncIterator[Door]:
     servers: dict[str, Any] = {
         "stdio": StdioServerParameters(command=sys.executable, args=list(SERVE), env=environment(shared)),
         "sse": sse_client(f"{port.url}/sse"),
         "streamable-http": f"{port.url}/mcp",
     }
-    async with Client(servers[request.param], mode=mode) as client:
+    async with Client(servers[transport], mode=mode) as client:
         assert client.protocol_version == VERSIONS[mode]
         yield Door(client)
 
@@ -74,6 +82,43 @@ async def test_what_cannot_be_is_refused_and_the_connection_goes_on(connected: D
         await connected.client.read_resource("session:///nobody")
     assert (caught.value.error.code, caught.value.error.data) == (INVALID_PARAMS, {"uri": "session:///nobody"})
     assert (await connected.structured("session_create"))["status"] == "active"
+
+
+@pytest.fixture(scope="module")
+def long(shared: Path) -> dict[str, str]:
+    """By uri what is longer than an event that this client takes, but for the last."""
+    fits = MOST_BYTES - ENVELOPE_BYTES - len(json.dumps(json.dumps("")))
+    with SessionManager(SQLiteSessionStorage(shared)) as manager:
+        most = manager.limits.value_bytes
+        manager.create_session("long")
+        values = {
+            "largest": "x" * (most - 2),
+            "quotes": '"' * (most // 4),
+            "over": "x" * (fits + 1),
+            "fits": "x" * fits,
+        }
+        for key, value in values.items():
+            manager.set_value("long", key, value)
+        messages = [manager.add_conversation_message("long", "user", "é" * 50_000).to_dict() for _ in range(12)]
+    stored = {f"session:///long/data/{key}": encode(value) for key, value in values.items()}
+    return {"session:///long/messages": encode(messages), **stored}
+
+
+async def test_what_is_long_comes_whole_or_is_refused_with_what_to_do_and_the_connection_goes_on(
+    connected: Door, transport: str, long: dict[str, str]
+) -> None:
+    """Over SSE the client gave its connection up, and over streamable HTTP in the old era its request."""
+    for uri, text in long.items():
+        if transport == "sse" and not uri.endswith("/fits"):
+            with pytest.raises(MCPError) as caught:
+                await connected.client.read_resource(uri)
+            assert (caught.value.error.code, caught.value.error.data) == (INVALID_PARAMS, {"uri": uri})
+            assert "session_export" in caught.value.error.message
+        else:
+            (content,) = (await connected.client.read_resource(uri)).contents
+            assert isinstance(content, TextResourceContents)
+            assert content.text == text
+    assert (await connected.structured("session_get", session_id="long"))["session"]["message_count"] == 12
 
 
 async def test_calls_at_once_are_all_answered(connected: Door) -> None:

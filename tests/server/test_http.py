@@ -37,6 +37,7 @@ INITIALIZE = {
     "method": "initialize",
     "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "raw", "version": "1"}},
 }
+MESSAGE = {"session_id": "old", "role": "user", "content": "x"}
 ROUTES = ["/mcp", "/sse", "/messages/", "/healthz", "/", "/nothing"]
 
 
@@ -104,6 +105,34 @@ async def test_a_large_message_goes_through_and_a_larger_one_is_refused(shared: 
         await door.structured("session_add_message", session_id="large", role="user", content="big", payload=payload)
         told = await door.refusal("session_add_message", session_id="large", role="user", content="x" * (2 << 20))
         assert "content" in told
+
+
+async def test_in_the_old_era_too_an_answer_is_json_unless_something_comes_before_it(shared: Port) -> None:
+    headers = {"accept": "application/json, text/event-stream"}
+    async with httpx2.AsyncClient(base_url=shared.url, headers=headers) as client:
+
+        async def ask(method: str, params: dict[str, Any], id: int | str = 1) -> httpx2.Response:
+            return await client.post("/mcp", json={"jsonrpc": "2.0", "id": id, "method": method, "params": params})
+
+        begun = await ask("initialize", INITIALIZE["params"])
+        client.headers["mcp-session-id"] = begun.headers["mcp-session-id"]
+        await client.post("/mcp", json={"jsonrpc": "2.0", "method": "notifications/initialized"})
+        create = {"name": "session_create", "arguments": {"session_id": "old", "purpose": "Grüße,\r\n\r\n世界"}}
+        created = await ask("tools/call", create)
+        await ask("tools/call", {"name": "session_add_message", "arguments": MESSAGE})
+        export = {"name": "session_export", "arguments": {"session_id": "old"}}
+        quiet = await ask("tools/call", export, 'a"},\n')
+        refused = await ask("nothing", {}, -1)
+        for answer, number in [(begun, 1), (created, 1), (quiet, 'a"},\n'), (refused, -1)]:
+            assert answer.headers["content-type"] == "application/json"
+            assert int(answer.headers["content-length"]) == len(answer.content)
+            assert answer.json()["id"] == number
+        assert created.json()["result"]["structuredContent"]["purpose"] == "Grüße,\r\n\r\n世界"
+        telling = await ask("tools/call", {**export, "_meta": {"progressToken": "t"}})
+    assert telling.headers["content-type"].startswith("text/event-stream")
+    events = [json.loads(line[6:]) for line in telling.text.splitlines() if line.startswith("data: ")]
+    assert {event["params"]["progressToken"] for event in events[:-1]} == {"t"}
+    assert events[-1]["result"] == quiet.json()["result"]
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
