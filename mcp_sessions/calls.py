@@ -236,7 +236,7 @@ class Call:
         try:
             self._fail(error)
         except StorageError as failure:
-            log.exception("Invocation %s (%s) could not be recorded", self.invocation_id, self.tool_name)
+            log.warning("Invocation %s (%s) could not be recorded: %s", self.invocation_id, self.tool_name, failure)
             error.add_note(f"The call could not be recorded: {failure}")
         error.add_note(f"{NOTED}{self.invocation_id}")
 

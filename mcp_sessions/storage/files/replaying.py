@@ -40,6 +40,7 @@ class Replaying:
     def __init__(self, folder: Folder, limits: Limits) -> None:
         self._folder = folder
         self._last: dict[str, Known] = {}
+        self._told: set[str] = set()
         self._rows = Rewriting(limits)
 
     def up_to_date(self, db: Db, name: str) -> Known | None:
@@ -156,6 +157,8 @@ class Replaying:
             self._folder.log(name).unlink()
             self._forget(db, name)
             return None
+        if there.fault is not None:
+            self._tell(there.fault)
         there.changed = os.stat(self._folder.log(name)).st_mtime_ns
         known.put(db, there)
         if before is None and there.origin is not None and name != SHARED:
@@ -211,6 +214,12 @@ class Replaying:
             f"{self._folder.log(there.name)}: line {there.end.lines + 1} {fact}. It is read up to there, and nothing "
             f"is written to it. Restore it from a copy, or run: {REPAIR}"
         )
+
+    def _tell(self, fault: str) -> None:
+        """Say once that answers lack what stands in a log behind what can be read."""
+        if fault not in self._told:
+            self._told.add(fault)
+            _log.warning("%s", fault)
 
     def _forget(self, db: Db, name: str) -> None:
         """A log is gone, and its session with it."""
