@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from mcp_sessions.storage.files import views
 from mcp_sessions.storage.files.folder import LOG
 from mcp_sessions.storage.files.shown import RECORD_FILE
 from mcp_sessions.testing.making import called, does, head, ids, said
-from tests.processes import Child, hear, say
+from tests.processes import Child, hear, say, until
 from tests.storage.legacy_tree import tree
 from tests.storage.test_files import RICH, faults, opened
 
@@ -147,6 +149,38 @@ def test_who_wrote_last_does_not_vouch_for_what_another_process_was_yet_to_show(
     with opened(tmp_path):
         pass
     assert {link.name for link in (folder / "invocations").iterdir()} == {"mine", "theirs"}
+
+
+def test_who_closes_a_store_does_not_wait_for_all_calls_of_a_session_that_was_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server whose index had been lost took as long to end as it took to show each call that there ever was."""
+    links = tmp_path / "sessions" / "s" / "invocations"
+    names = {f"c{number}" for number in range(9)}
+    with opened(tmp_path) as storage:
+        storage.create(head("s"), does(records=tuple(called(name, kind="work") for name in sorted(names))))
+    shutil.rmtree(tmp_path / "sessions" / ".index")
+    shutil.rmtree(links)
+    monkeypatch.setattr(views, "CLOSING_S", 0)
+    stores: list[FileSystemSessionStorage] = []
+    symlink, ends = os.symlink, threading.Thread(target=lambda: [store.close() for store in stores])
+
+    def closing(*args: Any) -> None:
+        if ends.ident is None:
+            until(lambda: bool(stores))
+            ends.start()
+            until(lambda: stores[0]._views._closing is not None)
+        symlink(*args)
+
+    monkeypatch.setattr(os, "symlink", closing)
+    stores.append(opened(tmp_path))
+    until(lambda: ends.ident is not None)
+    ends.join()
+    monkeypatch.undo()
+    assert len(list(links.iterdir())) == 1
+    with opened(tmp_path):
+        pass
+    assert {link.name for link in links.iterdir()} == names
 
 
 def test_nothing_of_a_deleted_session_is_shown_in_one_of_its_id_that_was_made_meanwhile(

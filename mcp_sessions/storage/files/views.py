@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 
 from ..._json import encode
@@ -34,6 +34,7 @@ from .known import Known
 from .lines import Entry
 from .shown import (
     RECORD_FILE,
+    Shown,
     calls,
     differs,
     link_of,
@@ -53,7 +54,8 @@ MOST_S = 10.0
 AT_ONCE = 64
 """Sessions that are brought up to date before it is asked again which are to be."""
 CLOSING_S = 2.0
-"""How long what was behind already may keep somebody who closes the store; the rest is for the next opening."""
+"""How long what was behind already may keep somebody who closes the store, also in the middle of a session; the rest is
+for the next opening."""
 PATIENCE_S = 5.0
 """How long is waited for another process that writes views."""
 MOST_CHARS = 255
@@ -230,8 +232,11 @@ class Views:
             yield from (name for name, behind in self._behind.items() if _due(behind) <= 0)
             return
         yield from (name for name, behind in self._behind.items() if behind.own)
-        if time.monotonic() < self._closing:
+        if not self._late():
             yield from self._behind
+
+    def _late(self) -> bool:
+        return self._closing is not None and time.monotonic() >= self._closing
 
     def _due(self) -> float:
         return min(map(_due, self._behind.values()), default=MOST_S)
@@ -274,21 +279,35 @@ class Views:
             if view is None:
                 return  # it was deleted meanwhile
             there = view.there
-            told = list(calls(db, there.sid) if behind.whole else some_calls(db, behind.calls))
+            told = list(some_calls(db, behind.calls))
+            every = list(takewhile(lambda _: not self._late(), calls(db, there.sid))) if behind.whole else []
         folder = self._folder.of(name)
         if behind.conversation or (behind.whole and size(folder / CONVERSATION) != there.said):
             self._say_anew(name)
         for call in told:
             self._tell(folder, call, view.given)
-        if behind.whole:
-            for link in strange(folder, view.head.session_id, {link_of(folder, call).name for call in told}):
-                shutil.rmtree(self._history / links(folder)[link.name], ignore_errors=True)
-                link.unlink()
+        whole = not behind.whole or self._told_every(folder, every, view)
         for file, data in view.files.items():
             _put(folder / file, data)
+        if not whole:
+            return
         lines = (0, there.end.lines) if behind.whole else behind.lines
         if not self._writer.run(lambda db: known.viewed(db, there, lines, mark(self._folder, name))):
             self.repair([name])  # it was deleted and made again meanwhile, and is told of the one before
+
+    def _told_every(self, folder: Path, every: list[Invocation], view: Shown) -> bool:
+        """Tell all calls of a session, and of no others; whether there was time for it."""
+        for call in every:
+            if self._late():
+                break
+            self._tell(folder, call, view.given)
+        if self._late():
+            return False
+        of = links(folder)
+        for link in strange(folder, view.head.session_id, {link_of(folder, call).name for call in every}):
+            shutil.rmtree(self._history / of[link.name], ignore_errors=True)
+            link.unlink()
+        return True
 
     def _tell(self, folder: Path, call: Invocation, given: dict[str, str]) -> None:
         """The record of a call, and a link to it."""
