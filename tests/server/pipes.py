@@ -27,11 +27,13 @@ HANDSHAKE = {
 
 
 def environment(store: Path) -> dict[str, str]:
-    """What a server needs to know; all of ours, because coverage of child processes travels there too."""
+    """What a server over an SQLite file, or over a folder, needs to know; all of ours, because coverage of child
+    processes travels there too.
+    """
     return {
         **os.environ,
         "PYTHONPATH": str(ROOT),
-        "MCP_SESSIONS_STORAGE": sqlite_url(store),
+        "MCP_SESSIONS_STORAGE": sqlite_url(store) if store.suffix else store.as_uri(),
         "MCP_SESSIONS_DURABILITY": "process",
     }
 

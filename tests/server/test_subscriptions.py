@@ -220,20 +220,16 @@ def writer(shared: Path) -> Iterator[Pipe]:
         yield server.shake_hands()
 
 
-@pytest.mark.parametrize("transport", ["stdio", "sse", "streamable-http"])
-async def test_what_another_server_writes_is_told_within_a_second(
-    shared: Path, port: Port, writer: Pipe, transport: str, mode: str
-) -> None:
-    session_id = f"{transport}-{mode}"
-    key = f"session:///{session_id}/data/k"
-    servers: dict[str, Any] = {
-        "stdio": StdioServerParameters(command=sys.executable, args=list(SERVE), env=environment(shared)),
-        "sse": sse_client(f"{port.url}/sse"),
-        "streamable-http": f"{port.url}/mcp",
-    }
-    async with listening(servers[transport], mode, key, f"session:///{session_id}", lists=True) as (client, ear):
+def over_stdio(store: Path) -> StdioServerParameters:
+    return StdioServerParameters(command=sys.executable, args=list(SERVE), env=environment(store))
+
+
+async def hear_of(writer: Pipe, server: Any, mode: str, session_id: str) -> None:
+    """Listen to a server, and let another one write."""
+    head, key = f"session:///{session_id}", f"session:///{session_id}/data/k"
+    async with listening(server, mode, key, head, lists=True) as (client, ear):
         writer.structured("session_create", session_id=session_id)
-        assert set(await ear.until(f"session:///{session_id}")) <= {f"session:///{session_id}", THE_LIST}
+        assert set(await ear.until(head)) <= {head, THE_LIST}
         took: list[float] = []
         for number in range(5):
             writer.structured("session_set", session_id=session_id, key="k", value=number)
@@ -244,6 +240,25 @@ async def test_what_another_server_writes_is_told_within_a_second(
             assert isinstance(content, TextResourceContents)
             assert content.text == str(number)
         assert sorted(took)[2] < 1, took
+
+
+@pytest.mark.parametrize("transport", ["stdio", "sse", "streamable-http"])
+async def test_what_another_server_writes_is_told_within_a_second(
+    shared: Path, port: Port, writer: Pipe, transport: str, mode: str
+) -> None:
+    servers: dict[str, Any] = {
+        "stdio": over_stdio(shared),
+        "sse": sse_client(f"{port.url}/sse"),
+        "streamable-http": f"{port.url}/mcp",
+    }
+    await hear_of(writer, servers[transport], mode, f"{transport}-{mode}")
+
+
+async def test_what_another_server_writes_into_a_store_of_files_is_told_so_too(tmp_path: Path, mode: str) -> None:
+    folder = tmp_path / "sessions"
+    with Pipe(folder) as writer:
+        await hear_of(writer.shake_hands(), over_stdio(folder), mode, "a")
+    assert (folder / "a" / "log.jsonl").exists()
 
 
 class Served:
