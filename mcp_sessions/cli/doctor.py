@@ -111,6 +111,8 @@ def _advice(finding: Finding) -> str:
         return "mcp-sessions doctor --repair writes them anew; what was changed in them by hand is lost"
     if finding.level != "fault":
         return ""
+    if finding.what == "sessions without their log":
+        return "put log.jsonl back from a copy, or move the folder away"
     if "SQLite" in finding.what:
         return "python -m pip install --upgrade apsw"
     if finding.what == "a log that is not in order":

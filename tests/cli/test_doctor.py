@@ -231,3 +231,15 @@ def test_a_view_that_was_changed_by_hand_is_told_and_repair_writes_it_anew(
     assert f"views were written anew: {view}" in run("doctor", "--repair").stdout
     assert json.loads(view.read_text(encoding="utf-8")) == {"k": "mine"}
     assert "views that do not tell what their log does" not in examined(run)
+
+
+def test_a_session_whose_log_is_gone_is_a_fault_that_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    monkeypatch.setenv("MCP_SESSIONS_STORAGE", f"file://{tmp_path}/sessions")
+    with SessionManager(FileSystemSessionStorage(tmp_path / "sessions")) as manager:
+        manager.create_session("s")
+    (tmp_path / "sessions" / "s" / "log.jsonl").unlink()
+    found = examined(run)["sessions without their log"]
+    assert (found["level"], found["detail"]) == ("fault", f"1: {tmp_path / 'sessions' / 's'}")
+    assert found["next"] == "put log.jsonl back from a copy, or move the folder away"

@@ -13,13 +13,14 @@ from typing import Any
 import apsw
 import pytest
 
-from mcp_sessions import FileSystemSessionStorage, SessionNotFoundError, StorageError
+from mcp_sessions import FileSystemSessionStorage, SessionExistsError, SessionNotFoundError, StorageError
 from mcp_sessions._os import FileLock
 from mcp_sessions.models import Alter, Query, SessionStatus, Want
 from mcp_sessions.storage.files.legacy import legacy_sessions, read_legacy
 from mcp_sessions.storage.files.lines import TAIL, Place, sealed
 from mcp_sessions.testing.making import called, contents, does, everything, head, hits, ids, said, say, values
 from tests.processes import LONG_S, until
+from tests.storage.legacy_tree import contents as files
 from tests.storage.legacy_tree import tree
 
 RICH = "session_20251105_100000_0a1b2c3d"
@@ -507,6 +508,72 @@ def test_an_old_session_that_cannot_be_read_is_left_as_it_is(tmp_path: Path, cap
         assert [fault for fault in faults(storage) if f"sessions of the old layout: 1: {sessions / 'bad'}" in fault]
     assert "bad" in caplog.text
     assert [path.name for path in (sessions / "bad").iterdir()] == ["metadata.json"]
+
+
+def test_nothing_is_written_over_an_old_session_that_cannot_be_read(tmp_path: Path) -> None:
+    """Its id looked free, and the views of a new session of that id took the place of its files."""
+    old = tree(tmp_path) / "default"
+    with (old / "conversation.jsonl").open("a", encoding="utf-8") as told:
+        told.write("{}}\n")
+    before = files(old)
+    for _ in range(2):
+        with FileSystemSessionStorage(old.parent, durability="process") as storage:
+            with pytest.raises(
+                StorageError, match=r"default/conversation\.jsonl, line 2, is not JSON.* then try again"
+            ):
+                storage.create(head("default"), say(said("m", "new")))
+        assert files(old) == before
+    with (old / "conversation.jsonl").open("r+", encoding="utf-8") as told:
+        told.truncate(old.joinpath("conversation.jsonl").stat().st_size - len("{}}\n"))
+    with FileSystemSessionStorage(old.parent, durability="process") as storage:
+        assert contents(storage, "default") == ["hi"]
+
+
+def test_an_old_session_that_arrives_while_the_store_is_open_is_adopted_when_it_is_written_to(tmp_path: Path) -> None:
+    sessions = tree(tmp_path / "old")
+    with opened(tmp_path) as storage:
+        for name in ("default", RICH):
+            shutil.move(sessions / name, tmp_path / "sessions" / name)
+        with pytest.raises(SessionExistsError):
+            storage.create(head("default"), say(said("m", "new")))
+        assert contents(storage, "default") == ["hi"]
+        assert storage.commit(RICH, say(said("m", "new"))).seqs == [4]
+        assert contents(storage, RICH) == ["Which tag is the last?", "v1.2", "v1.2 🎉", "new"]
+        assert values(storage, RICH)["last_tag"] == "v1.2"
+
+
+def test_a_session_whose_log_is_gone_is_told_and_not_taken_for_one_of_the_old_layout(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was made again from its views, its calls with a new id and an unknown tool."""
+    folder = tmp_path / "sessions" / "s"
+    with opened(tmp_path) as storage:
+        storage.create(head("s"), does(messages=(said("m", "one"),), records=(called("c", kind="work"),)))
+    log = (folder / "log.jsonl").rename(tmp_path / "log.jsonl")
+    before = files(folder)
+    for _ in range(2):
+        caplog.clear()
+        with opened(tmp_path) as storage:
+            assert f"{folder} is left as it is: its log is not there" in caplog.text
+            assert ids(storage) == []
+            assert f"sessions without their log: 1: {folder}" in faults(storage)
+            with pytest.raises(StorageError, match=r"without the log of its session.*Put log\.jsonl back"):
+                storage.create(head("s"), say(said("m", "new")))
+        assert files(folder) == before
+    log.rename(folder / "log.jsonl")
+    with opened(tmp_path) as storage:
+        assert contents(storage) == ["one"]
+        assert faults(storage) == []
+
+
+@pytest.mark.parametrize("name", ["conversation.jsonl", "data.json", "invocations.json"])
+def test_nothing_is_written_over_a_file_that_is_named_like_a_view(tmp_path: Path, name: str) -> None:
+    with opened(tmp_path) as storage:
+        (tmp_path / "sessions" / "s").mkdir()
+        (tmp_path / "sessions" / "s" / name).write_text("mine", encoding="utf-8")
+        with pytest.raises(StorageError, match=rf"s/{name} stands there"):
+            storage.create(head("s"), does(messages=(said("m", "x"),), records=(called("c", kind="work"),)))
+    assert files(tmp_path / "sessions" / "s") == {name: b"mine"}
 
 
 def test_after_a_retraction_the_conversation_is_told_with_each_commit_again(tmp_path: Path) -> None:

@@ -13,12 +13,14 @@ from ..sqlite.writing import SQL
 from . import known
 from .folder import SHARED, Folder
 from .known import Known
-from .legacy import is_legacy
+from .legacy import has_lost_its_log, is_legacy
 from .lines import Place, read
 from .shown import links
 
 NOT_IN_ORDER = "a log that is not in order"
 STALE = "views that do not tell what their log does"
+WITHOUT_LOG = "sessions without their log"
+LOST_LOG = "Put log.jsonl back from a copy, or move the folder away."
 NAMED = 5
 """How many of one kind are named."""
 
@@ -38,8 +40,11 @@ def check(db: Db, folder: Folder, history: Path) -> list[Finding]:
     others = [entry for entry in entries if entry.name not in here]
     found += _named("fault", "in the place of a session is a link", (e.path for e in others if e.is_symlink()))
     folders = [Path(entry.path) for entry in others if entry.is_dir(follow_symlinks=False)]
-    found += _named("warning", "sessions of the old layout", (str(path) for path in folders if is_legacy(path)))
-    found += _named("warning", "folders that are no session", (str(path) for path in folders if not is_legacy(path)))
+    lost = {path for path in folders if has_lost_its_log(path)}
+    found += _named("fault", WITHOUT_LOG, map(str, lost))
+    old = {path for path in folders if is_legacy(path)}
+    found += _named("warning", "sessions of the old layout", map(str, old))
+    found += _named("warning", "folders that are no session", (str(path) for path in folders if path not in lost | old))
     found += _named("warning", "told of calls of no session", _orphans(folder, history))
     return found
 

@@ -7,8 +7,10 @@ What concerns several logs is one line of the store's own log first; from there 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ...errors import StorageError
@@ -18,10 +20,12 @@ from ..sqlite.driver import Db
 from ..sqlite.writing import SLOTS
 from ..times import micros
 from . import known
-from .folder import SHARED, Folder, name_of
+from .folder import LOG, SHARED, Folder, name_of
 from .known import Known
+from .legacy import is_legacy
 from .lines import Entry, Place, sealed
 from .replaying import Replaying
+from .shown import VIEWS
 from .underway import Underway
 
 _log = logging.getLogger(__name__)
@@ -46,6 +50,16 @@ class _Job:
     own: dict[str, tuple[_Open, Entry]] = field(default_factory=dict[str, tuple[_Open, Entry]])
     shared: Entry | None = None
     deleted: tuple[str, int] | None = None
+    adopts: str | None = None
+    """The folder whose files of the old layout become views."""
+
+
+class NotAdoptedError(StorageError):
+    """A session of the old layout stands in the folder at `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        super().__init__(f"{path} holds a session of the old layout, which is not taken over yet. Retry.")
 
 
 class FileLedger:
@@ -66,9 +80,9 @@ class FileLedger:
         self._others: list[str] | None = []
         """What another process wrote last, and this transaction looked at."""
 
-    def together(self, work: Callable[[Db], T], db: Db) -> T:
+    def together(self, work: Callable[[Db], T], db: Db, *, adopts: str | None = None) -> T:
         """Do a piece of work, all of which is one commit."""
-        job = self._job = _Job()
+        job = self._job = _Job(adopts=adopts)
         result = work(db)
         self._staged.append(job)
         return result
@@ -130,6 +144,8 @@ class FileLedger:
             if there.fault is not None:
                 raise StorageError(there.fault)
             self._opened(there)
+        elif name != self._job.adopts:
+            self._refuse_others(self._folder.of(name))
 
     def created(self, sid: int, metadata: SessionMetadata) -> None:
         self._opened(Known(name_of(metadata.session_id), sid, Place(), origin=sid))
@@ -175,6 +191,17 @@ class FileLedger:
         self._entry(None).more["deleted"] = gone
 
     # parts
+
+    def _refuse_others(self, path: Path) -> None:
+        """Raise StorageError where views of a new session would be written over what stands in its folder."""
+        if is_legacy(path):
+            raise NotAdoptedError(path)
+        for name in VIEWS:
+            if os.path.lexists(path / name):
+                raise StorageError(
+                    f"{path / name} stands there without the log of its session, and would be overwritten. Put {LOG} "
+                    f"back from a copy, or move the folder away."
+                )
 
     def _entry(self, sid: int | None) -> Entry:
         if sid is None:

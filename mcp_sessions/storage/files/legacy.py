@@ -50,7 +50,12 @@ T = TypeVar("T")
 
 def is_legacy(directory: Path) -> bool:
     """Whether a session of the old layout stands in a directory."""
-    return (directory / METADATA).is_file() and not (directory / LOG).exists()
+    return _has_no_log(directory) and not _has_revision(directory)
+
+
+def has_lost_its_log(directory: Path) -> bool:
+    """Whether views of a session stand in a directory, and not the log that they tell of."""
+    return _has_no_log(directory) and _has_revision(directory)
 
 
 def legacy_sessions(tree: Path) -> Iterator[Path]:
@@ -293,6 +298,17 @@ def _links(directory: Path) -> dict[str, str]:
 
 
 # JSON
+
+
+def _has_no_log(directory: Path) -> bool:
+    return (directory / METADATA).is_file() and not (directory / LOG).exists()
+
+
+def _has_revision(directory: Path) -> bool:
+    """Whether the head that stands there is a view: in the old layout none had a revision."""
+    with suppress(OSError, RecursionError, StorageError):
+        return "revision" in _object(directory / METADATA)
+    return False
 
 
 def _object(path: Path, absent: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -24,7 +24,6 @@ from ..sqlite.writing import SQL
 from . import known
 from .folder import SHARED, Folder, name_of
 from .known import Known
-from .legacy import is_legacy
 from .lines import FORMAT, TAIL, Entry, Line, Place, head_in, intact, message_in, metadata_in, read, record_in, sealed
 
 MOST_KEPT = 256
@@ -88,12 +87,12 @@ class Replaying:
         return [SHARED, *here, *(row[0] for row in known.every(db))]
 
     def stale(self, db: Db) -> tuple[list[str], list[Path]]:
-        """The logs whose files are not as the index knows them, the store's own first; and the folders in the layout
-        without a log.
+        """The logs whose files are not as the index knows them, the store's own first; and the folders without a log
+        that the index does not know.
         """
         of = {name: (size, changed) for name, size, changed, _ in known.every(db)}
         found: list[str] = []
-        legacy: list[Path] = []
+        without: list[Path] = []
         here = [entry.name for entry in os.scandir(self._folder.path) if _may_be_session(entry)]
         for name in dict.fromkeys([SHARED, *here, *of]):
             try:
@@ -101,14 +100,13 @@ class Replaying:
             except (FileNotFoundError, NotADirectoryError):
                 if name in of:
                     found.append(name)
-                elif is_legacy(self._folder.of(name)):
-                    legacy.append(self._folder.of(name))
                 else:
                     self._folder.drop_empty(name)
+                    without.append(self._folder.of(name))
                 continue
             if S_ISREG(stat.st_mode) and of.get(name) != (stat.st_size, stat.st_mtime_ns):
                 found.append(name)
-        return found, legacy
+        return found, without
 
     def mend(self, db: Db, name: str) -> Path | None:
         """Make a log one that can be written again, its rows anew; where what stood behind a damaged line is now."""

@@ -23,6 +23,7 @@ from .folder import CONVERSATION, Folder
 from .known import Known
 
 HEAD, DATA, CALLS, LINKS, RECORD_FILE = "metadata.json", "data.json", "invocations.json", "invocations", "record.json"
+VIEWS = (CONVERSATION, HEAD, DATA, CALLS)
 SHOWN = 1000
 """Calls that invocations.json tells of, the newest; the folder beside it has all."""
 _FROM = f"SELECT {RECORD} FROM records r JOIN sessions s USING (sid)"

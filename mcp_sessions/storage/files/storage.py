@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -26,10 +26,10 @@ from ..sqlite.storage import UNCHECKED, Opened, SQLiteSessionStorage
 from ..sqlite.writer import Chore, Work, Writer
 from ..sqlite.writing import Writing
 from . import known
-from .checking import check, differs, told_otherwise
+from .checking import LOST_LOG, check, differs, told_otherwise
 from .folder import Folder, name_of
-from .ledger import FileLedger
-from .legacy import is_legacy, read_legacy
+from .ledger import FileLedger, NotAdoptedError
+from .legacy import has_lost_its_log, is_legacy, read_legacy
 from .replaying import Replaying
 from .underway import Underway
 from .views import Views
@@ -152,11 +152,10 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
         try:
             writer.run(known.prepare)
             ledger.ready = True
-            stale, legacy = writer.run(self._replaying.stale)
+            stale, without = writer.run(self._replaying.stale)
             for start in range(0, len(stale), PIECE):
                 writer.run(lambda db, names=stale[start : start + PIECE]: self._replaying.catch_up(db, names))
-            begun = (self._folder.of(name) for name in stale)
-            self._adopt(writer, [*legacy, *(path for path in begun if is_legacy(path))])
+            self._adopt_all(writer, [*without, *map(self._folder.of, stale)])
             readers = Readers(self._file, writer.check_place)
             self._views = Views(self._folder, self.history_dir, writer, readers, self._replaying.let_go)
             ledger.seen = self._views.seen
@@ -168,21 +167,31 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
             raise
         return Opened(writer, readers)
 
-    def _adopt(self, writer: Writer, legacy: list[Path]) -> None:
-        """Give each session of the old layout a log."""
-        for path in legacy:
+    def _adopt_all(self, writer: Writer, folders: Iterable[Path]) -> None:
+        """Adopt what is of the old layout among these, and tell what cannot be read."""
+        for path in folders:
             try:
-                view = read_legacy(path)
-                checked(view)
-                name = name_of(view.metadata.session_id)
-                if path.name != name:
-                    self._folder.rename(path, name)
-                restore = partial(self._writing.restore, view=view)
-                writer.run(partial(self._ledger.together, restore))
-            except SessionExistsError:
-                pass  # another process was faster
-            except (StorageError, InvalidArgumentError, OSError) as error:
+                if is_legacy(path):
+                    self._adopt(writer, path)
+                elif has_lost_its_log(path):
+                    _log.warning("%s is left as it is: its log is not there. %s", path, LOST_LOG)
+            except StorageError as error:
                 _log.warning("%s is left as it is: %s", path, error)
+
+    def _adopt(self, writer: Writer, path: Path) -> None:
+        """Give a session of the old layout a log. Raises StorageError where that cannot be; then all is as it was."""
+        try:
+            view = read_legacy(path)
+            checked(view)
+            name = name_of(view.metadata.session_id)
+            if path.name != name:
+                self._folder.rename(path, name)
+            restore = partial(self._writing.restore, view=view)
+            writer.run(partial(self._ledger.together, restore, adopts=name))
+        except SessionExistsError:
+            pass  # another process was faster
+        except (InvalidArgumentError, OSError) as error:
+            raise StorageError(f"{path} cannot be taken over: {error} See to it, then try again.") from error
 
     def _discard_index(self) -> None:
         """It cannot be read, and is made anew."""
@@ -197,7 +206,12 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
                 gate.close()
 
     def _write(self, work: Work[T]) -> T:
-        return super()._write(partial(self._ledger.together, work))
+        together = partial(self._ledger.together, work)
+        try:
+            return super()._write(together)
+        except NotAdoptedError as old:  # it came while the store was open
+            self._adopt(self._here().writer, old.path)
+            return super()._write(together)
 
     def _idle(self, db: Db) -> Chore | None:
         return super()._idle(db) or self._eraser(db)
