@@ -139,16 +139,7 @@ class Replaying:
                 self._clear(db, there)
             there = Known(name, None, Place())
         there = replace(there, fault=None, said=None)
-        for line in self._lines(name, there.end):
-            try:
-                self._play(db, there, line)
-            except (ValidationError, ValueError, KeyError, TypeError) as error:
-                there.fault = self._refusal(there, f"says what cannot be ({type(error).__name__}: {error})")
-                break
-            except SchemaChangedError as error:
-                there.fault = str(error)
-                break
-            there.end = line.end
+        self._play_on(db, there)
         if there.end.size < size and there.fault is None:
             self._stop(there, size, before)
         if there.end == Place() and there.fault is None and name != SHARED:
@@ -236,6 +227,19 @@ class Replaying:
             self._rows.forget(db, session_id)
 
     # lines
+
+    def _play_on(self, db: Db, there: Known) -> None:
+        """Bring what follows into the rows, up to what is no good line."""
+        for line in self._lines(there.name, there.end):
+            try:
+                self._play(db, there, line)
+            except (ValidationError, ValueError, KeyError, TypeError) as error:
+                there.fault = self._refusal(there, f"says what cannot be ({type(error).__name__}: {error})")
+                return
+            except SchemaChangedError as error:
+                there.fault = str(error)
+                return
+            there.end = line.end
 
     def _play(self, db: Db, there: Known, line: Line) -> None:
         entry = line.entry
