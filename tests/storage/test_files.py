@@ -639,6 +639,23 @@ def test_a_log_that_was_exchanged_for_one_of_its_size_is_read_before_it_is_writt
         assert faults(storage) == []
 
 
+def test_a_log_that_was_exchanged_so_that_no_time_tells_is_not_written_behind(tmp_path: Path) -> None:
+    """What was committed behind it was lost with the index: no log went on like that."""
+    for name, text in (("1", "aaaa"), ("2", "bbbb")):
+        with opened(tmp_path / name) as storage:
+            storage.create(head("s"), say(said("m", text)))
+    log, other = (tmp_path / name / "sessions" / "s" / "log.jsonl" for name in "12")
+    stat = log.stat()
+    with opened(tmp_path / "1") as storage:
+        log.write_bytes(other.read_bytes())
+        os.utime(log, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        with pytest.raises(StorageError, match=r"s/log\.jsonl was changed by another program just now\. Retry\."):
+            storage.commit("s", say(said("n", "cccc")))
+        storage.commit("s", say(said("n", "cccc")))
+        assert contents(storage, "s") == ["bbbb", "cccc"]
+        assert faults(storage) == []
+
+
 def test_a_session_that_came_from_another_store_is_deleted_whole_wherever_its_writer_died(tmp_path: Path) -> None:
     for name in "12":
         with opened(tmp_path / name) as storage:

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from ..._os import file_name, make_directory, sync_directory, sync_file, write_at
+from ..._os import file_name, make_directory, read_at, sync_directory, sync_file, write_at
 from ...errors import StorageError
-from .lines import BEGINNING, Place
+from .lines import BEGINNING, TAIL, Place, tail
 
 LOG, CONVERSATION = "log.jsonl", "conversation.jsonl"
 STORE = ".store"
@@ -111,14 +111,14 @@ class Folder:
     def append(self, name: str, data: bytes, at: Place) -> int:
         """Write lines to the end of a log, which is made where it has none; when it was changed last, in ns.
 
-        Raises OSError; StorageError where the log does not end at `at`.
+        Raises OSError; StorageError where the log does not end at `at`, in the line that is known.
         """
         new = at.size == 0
         if new:
             self._make(name)
         fd = os.open(self._log(name), _WRITE | (os.O_CREAT if new else 0), 0o600)
         try:
-            if os.fstat(fd).st_size != at.size:
+            if os.fstat(fd).st_size != at.size or (at.size and read_at(fd, TAIL, at.size - TAIL) != tail(at)):
                 raise StorageError(f"{self.log(name)} was changed by another program just now. Retry.")
             self._undo.append(lambda: self._cut(name, at.size))
             write_at(fd, data, at.size)

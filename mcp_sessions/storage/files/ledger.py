@@ -268,6 +268,9 @@ class FileLedger:
                 there.changed = self._folder.append(there.name, b"".join(log.waiting), there.end)
             except OSError as error:
                 raise as_ours(File(self._folder.log(there.name)), error) from error
+            except StorageError:
+                self._replaying.doubt(there.name)
+                raise
             keep = known.moved if there.end.lines else known.put
             there.end, log.waiting = log.end, []
             keep(db, there)

@@ -113,8 +113,13 @@ def sealed(text: str, before: Place) -> tuple[bytes, Place]:
     """The line, and where the log ends with it."""
     body = text.encode()
     sum_ = crc32(body, before.sum)
-    line = b'%b,"sum":"%08x"}\n' % (body, sum_)
-    return line, Place(before.size + len(line), before.lines + 1, sum_)
+    end = Place(before.size + len(body) + TAIL, before.lines + 1, sum_)
+    return body + tail(end), end
+
+
+def tail(end: Place) -> bytes:
+    """What a log that ends there ends with."""
+    return b',"sum":"%08x"}\n' % end.sum
 
 
 def sum_at_end(tail: bytes) -> int | None:

@@ -39,6 +39,7 @@ class Replaying:
     def __init__(self, folder: Folder, limits: Limits) -> None:
         self._folder = folder
         self._last: dict[str, Known] = {}
+        self._doubted: set[str] = set()
         self._told: set[str] = set()
         self._rows = Rewriting(limits)
 
@@ -52,7 +53,7 @@ class Replaying:
         # The size of a conversation that is written anew is told to the index alone.
         if there is None or there.said is None or (there.end.size, there.changed) != found:
             there = known.get(db, name)
-            if there is not None and (there.end.size, there.changed) == found:
+            if there is not None and (there.end.size, there.changed) == found and name not in self._doubted:
                 self._keep(there)
             elif there is not None or found is not None:
                 return self._replayed(db, name)
@@ -62,6 +63,10 @@ class Replaying:
         if len(self._last) >= MOST_KEPT:
             self._last.clear()
         self._last[there.name] = there
+
+    def doubt(self, name: str) -> None:
+        """A log is another one, although its size and time do not tell: it is read before it is written to again."""
+        self._doubted.add(name)
 
     def let_go(self) -> None:
         """What was known is not so: the transaction came to nothing."""
@@ -122,6 +127,7 @@ class Replaying:
         return aside
 
     def _replayed(self, db: Db, name: str) -> Known | None:
+        self._doubted.discard(name)
         try:
             return self._brought(db, name)
         except OSError as error:
