@@ -8,18 +8,20 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import apsw
 import pytest
 
-from mcp_sessions.models import Alter, Change, InvocationQuery, Query, Want
+from mcp_sessions.models import Alter, Change, InvocationQuery, InvocationStatus, Query, Want
 from mcp_sessions.storage import open_storage
 from mcp_sessions.storage.sqlite import SQLiteSessionStorage
 from mcp_sessions.storage.sqlite.driver import Db
 from mcp_sessions.storage.sqlite.writer import _Job
 from mcp_sessions.storage.sqlite.writing import PIECE
+from mcp_sessions.testing.making import called, does
 from tests.processes import Child, full_counts, until
 from tests.storage import programs
 from tests.storage.looking import bytes_of, deletion, faults, holds_what_was_told, made, rows
@@ -121,6 +123,8 @@ def test_sqlite_takes_as_many_steps_whatever_the_history(tmp_path: Path, monkeyp
     with SQLiteSessionStorage(tmp_path / "s.db", durability="process") as storage:
         new_session(storage, "a")
         new_session(storage, "another")
+        bad = set(InvocationStatus) - {InvocationStatus.OK}
+        storage.commit("a", does(records=tuple(called(status, status=status) for status in bad)))
         mine = InvocationQuery(session_id="a", limit=20)
         acts: dict[str, Callable[[], object]] = {
             "a commit": lambda: add(storage, "a", "one more"),
@@ -131,6 +135,12 @@ def test_sqlite_takes_as_many_steps_whatever_the_history(tmp_path: Path, monkeyp
             "an older page": lambda: storage.read("a", Want(messages=20, before=30)),
             "a page of records": lambda: storage.invocations(mine),
         }
+        for status in bad:
+            those = InvocationQuery(status=status, limit=20)
+            acts[f"a page of {status}"] = partial(storage.invocations, those)
+            acts[f"a session's page of {status}"] = partial(
+                storage.invocations, those.model_copy(update={"session_id": "a"})
+            )
 
         def taken() -> dict[str, int]:
             taken: dict[str, int] = {}

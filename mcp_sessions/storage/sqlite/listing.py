@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..._json import encode
-from ...models import InvocationQuery, Query, SessionStatus
+from ...models import InvocationQuery, InvocationStatus, Query, SessionStatus
 from ..heads import nanos
 from ..times import micros
 from ..words import fold
@@ -165,8 +165,8 @@ def records_page(query: InvocationQuery, after: int | None) -> Clause:
     ):
         if value is not None:
             clauses.append((f"r.{name} = ?", [value]))
-    if query.status is not None and query.status.value == "running":
-        clauses.append(("r.status = 'running'", []))
+    if query.status not in (None, InvocationStatus.OK):
+        clauses.append(("r.status <> 'ok'", []))  # as the partial indexes say it
     # Records of a deleted session that is still being purged belong to nobody.
     clauses.append(("(r.sid IS NULL OR s.sid IS NOT NULL)", []))
     if after is not None:

@@ -91,7 +91,8 @@ CREATE TABLE records (
 CREATE INDEX records_by_session ON records (sid, id);
 CREATE UNIQUE INDEX records_by_given_id ON records (sid, invocation_id) WHERE scope IS NOT NULL;
 CREATE UNIQUE INDEX records_by_user ON records (ifnull(user_id, ''), invocation_id) WHERE scope = 'user';
-CREATE INDEX records_running ON records (id) WHERE status = 'running';
+CREATE INDEX records_not_ok ON records (status, id) WHERE status <> 'ok';
+CREATE INDEX records_not_ok_by_session ON records (sid, status, id) WHERE status <> 'ok';
 
 -- The words of messages (as storage/words.py cuts them) and whose they are; they get in after their commit.
 CREATE VIRTUAL TABLE search USING fts5 (
