@@ -530,6 +530,14 @@ def test_a_server_over_http_gets_the_entry_that_its_client_reads(
     assert (state.state, state.detail) == ("configured", f"sessions uses {url_of(entry)}")
 
 
+def test_readme_shows_the_entries_for_a_program_to_start(home: Home) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name, client in CLIENTS.items():
+        entry = json.loads(home.install(name, "--print").stdout)[client.table]["sessions"]
+        entry |= {"command": "/absolute/path/to/.venv/bin/mcp-sessions", "args": ["serve"]}
+        assert f"| {client.title} | `{client.table}` | `{json.dumps(entry)}` |" in readme
+
+
 def test_readme_shows_the_entries_for_http() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for client in CLIENTS.values():
