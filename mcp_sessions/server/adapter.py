@@ -143,8 +143,14 @@ def build_server(
         return await anyio.to_thread.run_sync(page, limiter=reading)
 
     async def read_resource(context: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
-        most = _most_bytes(context)
-        read = functools.partial(resources.read, manager, params.uri, caller=_caller(context), most_bytes=most)
+        read = functools.partial(
+            resources.read,
+            manager,
+            params.uri,
+            revision=context.protocol_version,
+            caller=_caller(context),
+            most_bytes=_most_bytes(context),
+        )
         return await anyio.to_thread.run_sync(read, limiter=reading)
 
     async def get_prompt(context: Context, params: GetPromptRequestParams) -> GetPromptResult:

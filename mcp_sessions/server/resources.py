@@ -20,6 +20,7 @@ from mcp.types import (
     ResourceTemplate,
     TextResourceContents,
 )
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
 from .._json import encode
 from ..calls import Call
@@ -28,8 +29,11 @@ from ..errors import InvalidArgumentError, InvalidCursorError, SessionNotFoundEr
 from ..manager import SessionManager
 from ..models import ConversationMessage, Limits, SessionMetadata, Want
 from ..tools.fitting import LONG_PURPOSE, data_uri, message_uri, session_uri, shortened
+from ..tools.toolbox import latest_active
 
 JSON = "application/json"
+RESOURCE_NOT_FOUND = -32002
+"""In the old era: the new one has INVALID_PARAMS for it."""
 SESSIONS_AT_ONCE = 100
 MESSAGES_AT_ONCE = 100
 MOST_CHARS = 32 << 20
@@ -93,11 +97,21 @@ def _resource(head: SessionMetadata) -> Resource:
     )
 
 
+class TooLongError(InvalidArgumentError):
+    """It is there, and more than one answer takes."""
+
+
 def read(
-    manager: SessionManager, uri: str, *, caller: str, most_bytes: int | None = None, as_user: str | None = None
+    manager: SessionManager,
+    uri: str,
+    *,
+    revision: str,
+    caller: str,
+    most_bytes: int | None = None,
+    as_user: str | None = None,
 ) -> ReadResourceResult:
-    """What a uri names, as JSON. Raises MCPError: INVALID_PARAMS, with the uri, for one that names nothing, or names
-    what takes more than `most_bytes` within an answer.
+    """What a uri names, as JSON. Raises MCPError, with the uri: INVALID_PARAMS for what takes too much, as more than
+    `most_bytes` within an answer; for a uri that names nothing the code that this revision of the protocol has for it.
     """
     place = _URI.match(uri)
     session_id = _session(place)
@@ -110,14 +124,18 @@ def read(
     except StorageError:
         raise
     except SessionsError as error:
-        raise MCPError(INVALID_PARAMS, str(error), {"uri": shortened(uri, longest_uri(manager.limits))}) from error
+        old = revision in HANDSHAKE_PROTOCOL_VERSIONS
+        code = RESOURCE_NOT_FOUND if old and not isinstance(error, TooLongError) else INVALID_PARAMS
+        if isinstance(error, SessionNotFoundError):
+            error = SessionNotFoundError(error.session_id, hint=latest_active(manager, as_user))
+        raise MCPError(code, str(error), {"uri": shortened(uri, longest_uri(manager.limits))}) from error
     return ReadResourceResult(contents=[TextResourceContents(uri=uri, mime_type=JSON, text=text)])
 
 
 def _check_length(text: str, uri: str, most_bytes: int) -> None:
     taken = len(encode(text).encode())
     if taken > most_bytes:
-        raise InvalidArgumentError(
+        raise TooLongError(
             f"{uri} takes {taken:,} bytes, and over SSE clients take no more than {most_bytes:,} at once. Read it in "
             "pieces with session_export, messages one by one as session:///{session_id}/messages/{seq}, or connect to "
             "/mcp, where it comes whole.",
@@ -215,7 +233,7 @@ def _messages(call: Call, session_id: str) -> str:
         found.append(encode(message.to_dict()))
         chars += len(found[-1]) + 1
         if chars > MOST_CHARS:
-            raise InvalidArgumentError(
+            raise TooLongError(
                 f"The messages of session {session_id} have more than {MOST_CHARS:,} characters, too many for one "
                 f"answer. Page through them with session_messages; {message_uri(session_id, 1)} is the first one.",
                 argument="uri",

@@ -17,6 +17,7 @@ from mcp.types import INVALID_PARAMS, TextResourceContents
 from mcp_sessions import SessionManager, SQLiteSessionStorage
 from mcp_sessions._json import encode
 from mcp_sessions.server.events import ENVELOPE_BYTES, MOST_BYTES
+from mcp_sessions.server.resources import RESOURCE_NOT_FOUND
 from mcp_sessions.tools import SESSION_TOOLS
 
 from .conftest import Door
@@ -74,13 +75,14 @@ async def test_a_session_is_made_filled_read_and_found(connected: Door) -> None:
     assert json.loads(content.text) == value
 
 
-async def test_what_cannot_be_is_refused_and_the_connection_goes_on(connected: Door) -> None:
+async def test_what_cannot_be_is_refused_and_the_connection_goes_on(connected: Door, mode: str) -> None:
     assert "nobody not found" in await connected.refusal("session_get", session_id="nobody")
     assert "did you mean 'session_get'?" in await connected.refusal("session_gte")
     assert "'role'" in await connected.refusal("session_add_message", session_id="a", role="wizard", content="x")
     with pytest.raises(MCPError) as caught:
         await connected.client.read_resource("session:///nobody")
-    assert (caught.value.error.code, caught.value.error.data) == (INVALID_PARAMS, {"uri": "session:///nobody"})
+    code = RESOURCE_NOT_FOUND if mode == "legacy" else INVALID_PARAMS
+    assert (caught.value.error.code, caught.value.error.data) == (code, {"uri": "session:///nobody"})
     assert (await connected.structured("session_create"))["status"] == "active"
 
 

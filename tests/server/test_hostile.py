@@ -13,6 +13,7 @@ from mcp import Client, MCPError
 from mcp.types import INVALID_PARAMS
 
 from mcp_sessions import SessionManager
+from mcp_sessions.server.resources import RESOURCE_NOT_FOUND
 from mcp_sessions.storage import SQLiteSessionStorage
 from mcp_sessions.tools import SESSION_TOOLS
 from tests.processes import full_counts
@@ -187,7 +188,7 @@ async def test_a_uri_of_megabytes_is_refused(served: Port | Path, mode: str, uri
         if mode == "legacy" or isinstance(served, Path):  # else it is in a header too
             with pytest.raises(MCPError) as unread:
                 await client.read_resource(uri)
-            assert unread.value.error.code == INVALID_PARAMS
+            assert unread.value.error.code == (RESOURCE_NOT_FOUND if mode == "legacy" else INVALID_PARAMS)
             assert len(str(unread.value.error)) < 10_000
         for one in clients:
             assert (await one.read_resource("session:///a")).contents

@@ -13,6 +13,7 @@ from mcp.types import INTERNAL_ERROR, INVALID_PARAMS, TextResourceContents
 
 from mcp_sessions import MemorySessionStorage, SessionManager, StorageError
 from mcp_sessions.server.adapter import build_server
+from mcp_sessions.server.resources import RESOURCE_NOT_FOUND
 from mcp_sessions.tools import SESSION_TOOLS
 from tests.server.conftest import TOOLSETS, Door
 from tests.server.pipes import Pipe
@@ -144,25 +145,34 @@ async def test_a_uri_that_names_nothing_is_refused_with_it(desk: Desk, mode: str
     async with Client(build_server(desk.manager, SESSION_TOOLS, TOOLSETS), mode=mode) as client:
         with pytest.raises(MCPError) as caught:
             await client.read_resource(uri)
-    assert (caught.value.error.code, caught.value.error.data) == (INVALID_PARAMS, {"uri": uri})
+    code = RESOURCE_NOT_FOUND if mode == "legacy" else INVALID_PARAMS
+    assert (caught.value.error.code, caught.value.error.data) == (code, {"uri": uri})
     record = desk.records()[0]
     assert (record.tool_name, record.status.value) == ("resources/read", "error")
 
 
+async def test_an_unknown_session_is_refused_with_those_that_were_meant(door: Door, desk: Desk) -> None:
+    desk.prepare()
+    with pytest.raises(MCPError) as caught:
+        await door.client.read_resource("session:///nobody/messages")
+    assert caught.value.error.message.startswith("Session nobody not found: your latest active: a ")
+
+
 async def test_more_messages_than_one_answer_takes_are_read_one_by_one(
-    door: Door, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk.prepare()
-    whole = (await door.client.read_resource("session:///a/messages")).contents[0]
-    assert isinstance(whole, TextResourceContents)
-    monkeypatch.setattr("mcp_sessions.server.resources.MOST_CHARS", len(whole.text) - 1)
-    assert len(await read(door.client, "session:///a/messages")) == 3
-    monkeypatch.setattr("mcp_sessions.server.resources.MOST_CHARS", len(whole.text) - 2)
-    with pytest.raises(MCPError) as caught:
-        await door.client.read_resource("session:///a/messages")
-    assert caught.value.error.code == INVALID_PARAMS
-    assert "session_messages" in caught.value.error.message
-    assert (await read(door.client, "session:///a/messages/3"))["seq"] == 3
+    async with Client(build_server(desk.manager, SESSION_TOOLS, TOOLSETS), mode=mode) as client:
+        whole = (await client.read_resource("session:///a/messages")).contents[0]
+        assert isinstance(whole, TextResourceContents)
+        monkeypatch.setattr("mcp_sessions.server.resources.MOST_CHARS", len(whole.text) - 1)
+        assert len(await read(client, "session:///a/messages")) == 3
+        monkeypatch.setattr("mcp_sessions.server.resources.MOST_CHARS", len(whole.text) - 2)
+        with pytest.raises(MCPError) as caught:
+            await client.read_resource("session:///a/messages")
+        assert caught.value.error.code == INVALID_PARAMS
+        assert "session_messages" in caught.value.error.message
+        assert (await read(client, "session:///a/messages/3"))["seq"] == 3
 
 
 @pytest.mark.parametrize("key", ["the/plan", "50%", "é 😀", "a?b#c", "%2F", "..", ".hidden", "a+b&c=d", " ", "k" * 256])

@@ -169,7 +169,7 @@ def test_broken_lines_are_passed_over_in_silence(store: Path, desk: Desk) -> Non
     [
         ({"method": "nobody/knows"}, -32601),
         ({"method": "logging/setLevel", "params": {"level": "info"}}, -32601),
-        ({"method": "resources/read", "params": {"uri": "session:///nobody"}}, -32602),
+        ({"method": "resources/read", "params": {"uri": "session:///nobody"}}, -32002),
         ({"method": "resources/read", "params": {"uri": 5}}, -32602),
         ({"method": "tools/call"}, -32602),
         ({"method": "tools/call", "params": {"name": 5}}, -32602),

@@ -48,8 +48,6 @@ WRONG: list[tuple[str, dict[str, Any] | None, int, str]] = [
     ("prompts/list", {"cursor": "x"}, -32602, "The cursor is not one that was given out. "),
     ("resources/templates/list", {"cursor": "x"}, -32602, "The cursor is not one that was given out. "),
     ("resources/list", {"cursor": "x"}, -32602, "The cursor is not one that was given out. "),
-    ("resources/read", {"uri": "session:///nobody"}, -32602, "Session nobody not found: "),
-    ("resources/read", {"uri": "file:///etc/passwd"}, -32602, "The uri is no resource; there are session:///"),
     ("prompts/get", {"name": "x"}, -32602, "Unknown prompt 'x': known: resume_session, summarize_session."),
     ("prompts/get", {"name": "summarize_session"}, -32602, "Argument 'session_id' of summarize_session is missing: "),
     ("prompts/get", {"name": "resume_session", "arguments": {"x": "y"}}, -32602, "Unknown argument of resume_session "),
@@ -67,6 +65,10 @@ WRONG: list[tuple[str, dict[str, Any] | None, int, str]] = [
         "Unknown resource template 'file:///x': known: session:///{session_id}, ",
     ),
     ("completion/complete", {**COMPLETE, "argument": {"name": "x", "value": ""}}, -32602, "Unknown argument of "),
+]
+MISSING = [
+    ("session:///nobody", "Session nobody not found: you have no active session. "),
+    ("file:///etc/passwd", "The uri is no resource; there are session:///"),
 ]
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("session_forget", {}, "Unknown tool 'session_forget': "),
@@ -129,6 +131,19 @@ def test_on_the_wire_either_era_gets_the_same_error(
     assert told["code"] == code
     assert told["message"].startswith(message)
     assert not [word for word in INSIDE if word in json.dumps(told)]
+
+
+@pytest.mark.parametrize(("uri", "message"), MISSING)
+def test_for_a_resource_that_is_missing_either_era_has_its_own_code(
+    eras: tuple[Pipe, Pipe], uri: str, message: str
+) -> None:
+    modern, legacy = eras
+    told = modern.ask("resources/read", {"uri": uri, "_meta": ENVELOPE})["error"]
+    same = legacy.ask("resources/read", {"uri": uri})["error"]
+    assert (told.pop("code"), same.pop("code")) == (-32602, -32002)
+    assert told == same
+    assert told["message"].startswith(message)
+    assert told["data"] == {"uri": uri}
 
 
 @pytest.mark.parametrize(("name", "arguments", "sentence"), REFUSED, ids=named)
