@@ -98,7 +98,7 @@ def _store(settings: Settings, *, repair: bool) -> Iterator[Line]:
         with manager_from(settings) as manager:
             yield Line("ok", "store", url)
             for done in manager.storage.repair() if repair else ():
-                yield Line(done.level, done.what, done.detail)
+                yield Line(done.level, done.what, done.detail, _advice(done))
             for finding in manager.check():
                 yield Line(finding.level, finding.what, finding.detail, _advice(finding))
             yield from _calls(manager)
@@ -109,6 +109,8 @@ def _store(settings: Settings, *, repair: bool) -> Iterator[Line]:
 def _advice(finding: Finding) -> str:
     if finding.what == "views that do not tell what their log does":
         return "mcp-sessions doctor --repair writes them anew; what was changed in them by hand is lost"
+    if finding.what == "the index was made anew from the logs":
+        return "restart the servers that had the store open: until then they refuse every call"
     if finding.level != "fault":
         return ""
     if finding.what == "sessions without their log":

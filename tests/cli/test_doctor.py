@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from mcp_sessions.reads import LATE
 from mcp_sessions.storage import SQLiteSessionStorage
 from tests.processes import Child
 from tests.storage.disks import Disk
+from tests.stores import DURABLE, open_store
 
 from .conftest import Run
 from .programs import call_slowly
@@ -127,18 +130,29 @@ def test_a_head_that_miscounts_is_a_fault(place: Path, manager: SessionManager, 
     assert (found["level"], found["detail"]) == ("fault", "1")
 
 
+@pytest.fixture(params=DURABLE)
+def lasting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[SessionManager]:
+    """A manager of another caller, on the same store of either kind."""
+    url = f"file://{tmp_path}/sessions" if request.param == "files" else sqlite_url(tmp_path / "sessions.db")
+    monkeypatch.setenv("MCP_SESSIONS_STORAGE", url)
+    with SessionManager(open_store(request.param, tmp_path)) as manager:
+        yield manager
+
+
 @pytest.fixture
-def slow(manager: SessionManager) -> Iterator[Child]:
+def slow(lasting: SessionManager) -> Iterator[Child]:
     """A process in the middle of a slow call."""
-    manager.create_session("s")
+    lasting.create_session("s")
     with Child(call_slowly) as child:
         assert child.hear() == "running"
         yield child
 
 
-def test_a_call_at_work_is_shown_and_left_alone(manager: SessionManager, slow: Child, run: Run) -> None:
+def test_a_call_at_work_is_shown_and_left_alone(lasting: SessionManager, slow: Child, run: Run) -> None:
     found = examined(run)
-    (record,) = manager.invocations("s", status="running").items
+    (record,) = lasting.invocations("s", status="running").items
     assert found["running calls"]["detail"].startswith(
         f"1; explore\x1b[2J {record.invocation_id} of session s, agent:x"
     )
@@ -146,18 +160,45 @@ def test_a_call_at_work_is_shown_and_left_alone(manager: SessionManager, slow: C
     assert "explore\\x1b[2J" in run("doctor").stdout
 
 
-def test_a_call_whose_process_died_is_shown_and_marked(manager: SessionManager, slow: Child, run: Run) -> None:
+def test_a_call_whose_process_died_is_shown_and_marked(lasting: SessionManager, slow: Child, run: Run) -> None:
     slow.kill()
     found = examined(run)
     assert found["interrupted call"]["level"] == "warning"
     assert "s, agent:x" in found["interrupted call"]["detail"]
     assert found["running calls"]["detail"] == "0"
-    (record,) = manager.invocations("s", status="interrupted").items
+    (record,) = lasting.invocations("s", status="interrupted").items
     assert record.error is not None
     assert record.error.type == "Interrupted"
     again = examined(run)
     assert "interrupted call" not in again
     assert again["interrupted calls on record"]["detail"].startswith("1; ")
+
+
+@pytest.mark.parametrize("lasting", ["files"], indirect=True)
+def test_a_call_at_work_is_left_alone_where_the_index_is_made_anew(
+    tmp_path: Path, lasting: SessionManager, slow: Child, run: Run
+) -> None:
+    """It was marked as interrupted: the lock of its owner was gone with the index."""
+    shutil.rmtree(tmp_path / "sessions" / ".index")
+    found = examined(run)
+    assert found["running calls"]["detail"].startswith("1; ")
+    assert "interrupted call" not in found
+    slow.kill()
+    assert "s, agent:x" in examined(run)["interrupted call"]["detail"]
+
+
+@pytest.mark.parametrize("lasting", ["files"], indirect=True)
+def test_repair_that_makes_the_index_anew_says_what_servers_have_to_do(
+    tmp_path: Path, lasting: SessionManager, run: Run
+) -> None:
+    lasting.create_session("s")
+    with closing(apsw.Connection(str(tmp_path / "sessions" / ".index" / "index.db"))) as index:
+        index.execute("UPDATE sessions SET message_count = 7")
+    lines = run("doctor", "--repair").stdout.splitlines()
+    (anew,) = (number for number, line in enumerate(lines) if "the index was made anew from the logs" in line)
+    assert lines[anew + 1].endswith("restart the servers that had the store open: until then they refuse every call")
+    with pytest.raises(StorageError, match="restart this process"):
+        lasting.set_value("s", "k", 1)
 
 
 def test_records_of_reads_that_came_late_are_shown(manager: SessionManager, run: Run) -> None:

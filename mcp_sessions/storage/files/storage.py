@@ -127,6 +127,10 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
         super().close()
         self._ledger.close()
 
+    @property
+    def _owners(self) -> Path:
+        return self._folder.store / "owners"  # who is alive stays so where the index is made anew
+
     # the index
 
     def _open(self) -> Opened:
