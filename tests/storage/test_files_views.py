@@ -15,7 +15,7 @@ from mcp_sessions import FileSystemSessionStorage
 from mcp_sessions.storage.files import views
 from mcp_sessions.storage.files.folder import LOG
 from mcp_sessions.storage.files.shown import RECORD_FILE
-from mcp_sessions.testing.making import called, does, head, ids, said
+from mcp_sessions.testing.making import called, contents, does, head, ids, said
 from tests.processes import Child, hear, say, until
 from tests.storage.legacy_tree import tree
 from tests.storage.test_files import RICH, faults, opened
@@ -101,6 +101,30 @@ def test_a_view_that_cannot_be_written_is_not_told_to_be(tmp_path: Path) -> None
     view.mkdir()
     with opened(tmp_path) as storage:
         assert storage.repair() == []
+
+
+@pytest.mark.parametrize("noticed", [True, False], ids=["noticed", "unnoticed"])
+def test_views_tell_what_stood_behind_a_damaged_line_until_the_log_is_repaired(tmp_path: Path, noticed: bool) -> None:
+    """They were cut to what is left, though nothing else that people can read has the rest."""
+    folder = tmp_path / "sessions"
+    with opened(tmp_path) as storage:
+        storage.create(head("s"))
+        for n in range(3):
+            storage.commit("s", does(messages=(said(f"m{n}", f"word {n}"),), set={"k": n}))
+    before, log = told(folder), folder / "s" / LOG
+    stat = log.stat()
+    log.write_bytes(log.read_bytes().replace(b"word 1", b"word 9"))
+    if not noticed:
+        os.utime(log, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    for _ in range(2):
+        with opened(tmp_path) as storage:
+            assert [fault for fault in faults(storage) if "line 3 is" in fault]
+        assert told(folder) == before
+    with opened(tmp_path) as storage:
+        (done,) = storage.repair()
+        assert done.detail.endswith(f"what followed is in {log.with_name('log.damaged-3')}")
+        assert contents(storage) == ["word 0"]
+    assert told(folder)["s/data.json"] == before["s/data.json"].replace(b"2", b"0")
 
 
 def test_a_history_by_a_relative_path_stays_where_it_was_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,10 +41,10 @@ class Shown:
 
 
 def shown(db: Db, folder: Folder, name: str) -> Shown | None:
-    """None where there is no such session."""
+    """None where there is no such session, or what its views told may be more than what can be read of its log."""
     there = known.get(db, name)
     row = None if there is None else db.execute(SQL["head_by_sid"], (there.sid,)).fetchone()
-    if there is None or row is None:
+    if there is None or there.fault is not None or row is None:
         return None
     head = metadata_of_row(row)
     brief = [_brief(call) for call in calls(db, there.sid, SHOWN)]
