@@ -78,12 +78,18 @@ def _over_http(host: str | None, port: int | None, toolsets: str | None) -> None
         from ..tools import SESSION_TOOLS
     settings = _settings(toolsets)
     _refuse_tokens(settings)
+    names = _name(settings, "host", host), _name(settings, "port", port)
     host = settings.host if host is None else host
-    with http.listen(host, settings.port if port is None else port) as bound, _opened(settings) as manager:
+    with http.listen(host, settings.port if port is None else port, names) as bound, _opened(settings) as manager:
         app = http.build_app(build_server(manager, SESSION_TOOLS, settings.toolsets), manager, host)
         url = http.url_of(bound)
         click.echo(f"Serving MCP at {url}/mcp (streamable HTTP) and {url}/sse (SSE). Ctrl-C ends it.", err=True)
         anyio.run(http.serve, app, bound, manager.storage.give_up)
+
+
+def _name(settings: Settings, option: str, given: object) -> str:
+    """By which an option was given: its own, or that of the setting that says it."""
+    return f"MCP_SESSIONS_{option.upper()}" if given is None and option in settings.model_fields_set else f"--{option}"
 
 
 @contextmanager

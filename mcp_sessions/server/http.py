@@ -131,19 +131,22 @@ class _Sse:
             await self._server.run(reading, writing, self._server.create_initialization_options())
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; port 0 is any that is free. Raises ConfigError for one that cannot be served."""
+def listen(host: str, port: int, named: tuple[str, str] = ("--host", "--port")) -> socket.socket:
+    """A socket that listens; port 0 is any that is free. Raises ConfigError for one that cannot be served, with the
+    names by which the user gave them.
+    """
+    of_host, of_port = named
     if not is_loopback(host):
         raise ConfigError(
-            f"--host {host}: other machines could reach it, and then it needs tokens, so that each caller sees its own "
-            "sessions alone. This version knows none: bind 127.0.0.1, and let others come through a tunnel or a proxy "
-            "that asks who they are."
+            f"{of_host} {host}: other machines could reach it, and then it needs tokens, so that each caller sees its "
+            "own sessions alone. This version knows none: bind 127.0.0.1, and let others come through a tunnel or a "
+            "proxy that asks who they are."
         )
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise ConfigError(f"--host {host}: {error.strerror}. Try 127.0.0.1.") from error
+        raise ConfigError(f"{of_host} {host}: {error.strerror}. Try 127.0.0.1.") from error
     try:
         # On Windows, reusing an address means sharing it with whoever is there.
         option = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
@@ -152,7 +155,7 @@ def listen(host: str, port: int) -> socket.socket:
         bound.listen()  # who comes before the server is ready waits
     except OSError as error:
         bound.close()
-        raise ConfigError(f"--port {port} of {host}: {error.strerror}. Choose another one, or 0 for any.") from error
+        raise ConfigError(f"{of_port} {port} of {host}: {error.strerror}. Choose another one, or 0 for any.") from error
     return bound
 
 

@@ -258,6 +258,31 @@ def test_what_cannot_be_served_is_refused_with_the_reason(store: Path, arguments
     assert "Traceback" not in errors
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "arguments", "told"),
+    [
+        ("HOST", "0.0.0.0", (), "MCP_SESSIONS_HOST 0.0.0.0: other machines"),
+        ("HOST", "0.0.0.0", ("--host", "::"), "--host ::: other machines"),
+        ("PORT", "TAKEN", (), "MCP_SESSIONS_PORT TAKEN of 127.0.0.1: "),
+        ("PORT", "1", ("--port", "TAKEN"), "--port TAKEN of 127.0.0.1: "),
+    ],
+)
+def test_an_address_that_cannot_be_is_told_by_the_name_it_was_given_under(
+    shared: Port,
+    store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    setting: str,
+    value: str,
+    arguments: tuple[str, ...],
+    told: str,
+) -> None:
+    taken = str(shared.number)
+    monkeypatch.setenv(f"MCP_SESSIONS_{setting}", value.replace("TAKEN", taken))
+    code, _, errors = run(store, "--transport", "http", *(one.replace("TAKEN", taken) for one in arguments))
+    assert code == 2
+    assert told.replace("TAKEN", taken) in errors
+
+
 @pytest.mark.parametrize("arguments", [("--host", "127.0.0.1"), ("--port", "1234")])
 def test_an_address_is_for_http_alone(store: Path, arguments: tuple[str, ...]) -> None:
     code, _, errors = run(store, *arguments)
