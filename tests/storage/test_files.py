@@ -15,6 +15,7 @@ import pytest
 
 from mcp_sessions import FileSystemSessionStorage, SessionExistsError, SessionNotFoundError, StorageError
 from mcp_sessions._os import FileLock
+from mcp_sessions.errors import SchemaChangedError
 from mcp_sessions.models import Alter, Query, SessionStatus, Want
 from mcp_sessions.storage.files.legacy import legacy_sessions, read_legacy
 from mcp_sessions.storage.files.lines import TAIL, Place, sealed
@@ -247,6 +248,22 @@ def test_an_index_that_cannot_be_used_is_made_again(tmp_path: Path, damage: str)
     with opened(tmp_path) as storage:
         assert everything(storage, "word", "t") == there
         assert faults(storage) == []
+
+
+def test_an_index_of_a_newer_version_is_left_to_it_and_the_error_says_how_to_go_on_without(tmp_path: Path) -> None:
+    folder = tmp_path / "sessions" / ".index"
+    with opened(tmp_path) as storage:
+        storage.create(head("s"), say(said("m", "word")))
+        there = everything(storage, "word")
+    with closing(apsw.Connection(str(folder / "index.db"))) as db:
+        db.execute("PRAGMA user_version = 99")
+    before = (folder / "index.db").read_bytes()
+    with pytest.raises(SchemaChangedError, match=rf"version 99.*Upgrade it\. Or .*remove {folder}, "):
+        opened(tmp_path)
+    assert (folder / "index.db").read_bytes() == before
+    shutil.rmtree(folder)
+    with opened(tmp_path) as storage:
+        assert everything(storage, "word") == there
 
 
 def test_folders_that_come_and_go_by_other_means_are_noticed_when_the_store_is_opened(tmp_path: Path) -> None:

@@ -16,7 +16,13 @@ from typing import Literal, TypeVar
 import apsw
 
 from ..._os import FileLock
-from ...errors import InvalidArgumentError, SessionExistsError, StorageClosedError, StorageError
+from ...errors import (
+    InvalidArgumentError,
+    SchemaChangedError,
+    SessionExistsError,
+    StorageClosedError,
+    StorageError,
+)
 from ...models import Change, Finding, Limits, SessionMetadata
 from ..restoring import checked
 from ..sqlite.connecting import translated
@@ -138,6 +144,12 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
             self._folder.prepare()
         try:
             opened = self._open_index()
+        except SchemaChangedError as error:
+            # A newer process may have it open, and would refuse every call from then on.
+            raise SchemaChangedError(
+                f"{error} Or end the programs that have the store open and remove {self._folder.index}, which is made "
+                "again from the logs."
+            ) from error
         except StorageError as error:
             # The last is what one of another version is told: it has other columns.
             if not isinstance(error.__cause__, (apsw.NotADBError, apsw.CorruptError, apsw.SQLError)):
