@@ -34,7 +34,7 @@ from .models import (
     TokenUsage,
     invalid,
 )
-from .records import LONGEST_ERROR, REDACTED, digest, plain, preview, record_limit
+from .records import LONGEST_ERROR, REDACTED, digest, is_long, plain, preview, record_limit
 from .storage import Committed
 from .storage.heads import Effect, join, stands_in_head_alone
 
@@ -171,6 +171,10 @@ class Call:
         """The call removes the session."""
         self._target = ("delete", None)
 
+    def keep_once(self, ref: str, **arguments: Any) -> None:
+        """Of these arguments, which stand in the same commit at `ref`, the record keeps no copy where they are long."""
+        self.refs |= {name: ref for name, value in arguments.items() if is_long(encode(value))}
+
     # living
 
     def start(self) -> None:
@@ -305,6 +309,7 @@ class Call:
             except InvocationRecordedError as other:
                 if self.already is not None and other.record.invocation_id != self.invocation_id:
                     self.draft.records.clear()
+                    self.refs.clear()  # they point into what was just dropped
                     staged, fills = self.already(other.record), None
                     continue
                 # Two at once: the commit decided, and the other one had it. What was staged here is dropped.

@@ -258,7 +258,8 @@ class Invocation(Frozen):
     """The record of one call.
 
     `result` is what was returned, joined from what the call staged and the numbers its commit gave. Where a
-    value stands elsewhere in the store, `refs` says so beside the JSON: {"arguments.content": "message:7"}.
+    value stands elsewhere in the store, `refs` says so beside the JSON: {"arguments.content": "message:7"}; in the
+    session that is `message:SEQ`, `data:KEY@VERSION`, `metadata@REVISION` or `invocation:ID`.
     `kind` is `session` for our own tools, `work` for all others, `usage` for tokens counted without a call.
     """
 

@@ -322,7 +322,7 @@ class Committed:
             numbers[path] = self.number(path)
         for ref in record.refs.values() if record.refs else ():
             path = _number_in(ref)
-            if path not in numbers:
+            if path and path not in numbers:
                 numbers[path] = self.number(path)
         if "head" in numbers:
             replayed = record.scope is not None
@@ -385,13 +385,18 @@ def joined(record: Invocation, session_id: str | None, revision: int | None, num
     if record.fills:
         seen["result"] = join(record.result, record.fills, numbers.__getitem__)
     if record.refs:
-        seen["refs"] = {
-            where: ref[: ref.rindex(_number_in(ref))] + str(numbers[_number_in(ref)])
-            for where, ref in record.refs.items()
-        }
+        seen["refs"] = {where: _numbered(ref, numbers) for where, ref in record.refs.items()}
     return record.model_copy(update=seen)
 
 
+def _numbered(ref: str, numbers: Mapping[str, Any]) -> str:
+    path = _number_in(ref)
+    return ref.removesuffix(path) + str(numbers[path]) if path else ref
+
+
 def _number_in(ref: str) -> str:
-    """The number at the end of `message:seq.0` or `data:KEY@revision`."""
-    return ref.rpartition("@")[2] if ref.startswith("data:") else ref.partition(":")[2]
+    """The number at the end of `message:seq.0`, `data:KEY@revision`, `metadata@revision`; `invocation:ID` has none."""
+    kind, _, rest = ref.partition(":")
+    if kind == "message":
+        return rest
+    return "" if kind == "invocation" else ref.rpartition("@")[2]

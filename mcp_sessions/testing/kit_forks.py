@@ -241,7 +241,7 @@ def _rich(storage: SessionStorage) -> View:
     storage.commit("s", does(2, retract=((2, 2),), set={"k": [2]}))
     record = called("r", 3, model="m", token_usage=tokens(5), cost=0.5, result={}, fills={"version": "revision"})
     record = record.model_copy(update={"refs": {"arguments.value": "data:l@revision"}})
-    failed = called("q", 3, status=InvocationStatus.ERROR, duration_ms=1.5)
+    failed = called("q", 3, refs={"arguments.result": "invocation:r"}, status=InvocationStatus.ERROR, duration_ms=1.5)
     storage.commit("s", does(3, set={"l": 1}, records=(record, failed)))
     storage.commit("s", does(4, alter=Alter(status=SessionStatus.COMPLETED, summary="done")))
     view = read_all(storage)

@@ -85,10 +85,22 @@ class Records(Store):
 
     def test_what_stands_elsewhere_is_pointed_at_with_the_number_it_got(self, storage: SessionStorage) -> None:
         storage.create(head(), say(said("a")))
-        refs = {"arguments.content": "message:seq.0", "arguments.value": "data:a@b@revision"}
-        change = does(messages=(said("b"),), set={"a@b": 1}, records=(called("c", refs=refs),))
-        storage.commit("s", change)
-        assert read_all(storage).records[0].refs == {"arguments.content": "message:2", "arguments.value": "data:a@b@2"}
+        refs = {
+            "arguments.content": "message:seq.0",
+            "arguments.value": "data:a@b@revision",
+            "arguments.metadata": "metadata@revision",
+            "arguments.arguments": "invocation:d",
+        }
+        records = (called("c", refs=refs), called("d", refs={"arguments.result": "invocation:c"}))
+        storage.commit("s", does(messages=(said("b"),), set={"a@b": 1}, records=records))
+        other, record = read_all(storage).records
+        assert record.refs == {
+            "arguments.content": "message:2",
+            "arguments.value": "data:a@b@2",
+            "arguments.metadata": "metadata@2",
+            "arguments.arguments": "invocation:d",
+        }
+        assert other.refs == {"arguments.result": "invocation:c"}
 
     def test_a_result_may_be_the_head_as_the_commit_left_it(self, storage: SessionStorage) -> None:
         storage.create(head())

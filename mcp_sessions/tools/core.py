@@ -90,6 +90,7 @@ def session_create(
     for key, one in (data or {}).items():
         call.draft.set_value(key, one)
         call.refs[f"data.{key}"] = f"data:{key}@revision"
+    call.keep_once("metadata@revision", metadata=metadata)
     call.create(head)
     result: dict[str, Any] = {"*": HEAD}
     twin = _active_twin(call, head)

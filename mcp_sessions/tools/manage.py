@@ -51,6 +51,7 @@ def session_update(
             "Nothing to change: give purpose, add_tags, remove_tags or reopen=true. session_set stores values."
         )
     call.draft.alter(**given)
+    call.keep_once("metadata@revision", metadata=metadata)
     return HEAD
 
 

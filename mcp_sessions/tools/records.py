@@ -69,6 +69,7 @@ def session_record_invocation(
         caller=call.caller,
     )
     call.draft.records.append(record)
+    call.keep_once(f"invocation:{record.invocation_id}", arguments=arguments, result=result)
     call.already = _recorded
     return _recorded(record)
 

@@ -151,7 +151,9 @@ def test_an_exported_session_can_be_made_again_from_its_json(prepared: Desk) -> 
         payload={"openai": {"id": 1}},
         input_tokens=1,
     )
-    prepared("session_record_invocation", session_id="a", tool_name="x", error="it broke", arguments={"a": [1]})
+    much = {"a": [1] * 2000}
+    prepared("session_record_invocation", session_id="a", tool_name="x", error="it broke", arguments=much)
+    prepared("session_update", session_id="a", metadata=much)
     prepared("session_complete", session_id="a", summary="Done.")
     result = prepared("session_export", session_id="a")
     assert result["format"] == "json"

@@ -16,6 +16,9 @@ from mcp_sessions import (
 from mcp_sessions.models import Change, InvocationStatus
 from tests.tools.desk import EXAMPLES, READS, WRITES, Desk
 
+MUCH = {"words": ["word"] * 500}
+"""JSON that no record keeps a copy of."""
+
 
 @pytest.mark.parametrize("name", WRITES)
 def test_the_record_of_a_change_has_the_result_that_was_returned(prepared: Desk, name: str) -> None:
@@ -59,6 +62,39 @@ def test_what_stands_in_the_session_is_not_stored_twice(prepared: Desk) -> None:
     assert message.refs == {"arguments.content": "message:4", "arguments.payload": "message:4"}
     assert value.arguments == {"session_id": "a", "key": "k"}
     assert value.refs == {"arguments.value": f"data:k@{prepared.head().revision}"}
+
+
+def test_long_json_that_stands_in_the_session_is_not_stored_twice(prepared: Desk) -> None:
+    told: dict[str, Any] = {"session_id": "a", "tool_name": "grep", "arguments": MUCH, "result": "x" * 3000}
+    prepared("session_record_invocation", **told, invocation_id="work-2")
+    recording, work = prepared.records("a")[:2]
+    at_work = "invocation:work-2"
+    assert recording.refs == {"arguments.arguments": at_work, "arguments.result": at_work}
+    assert recording.arguments == {"session_id": "a", "tool_name": "grep", "invocation_id": "work-2"}
+    assert (work.invocation_id, work.arguments, work.result["chars"]) == ("work-2", MUCH, 3000)
+    prepared("session_update", session_id="a", metadata=MUCH)
+    update, head = prepared.records("a")[0], prepared.head()
+    assert (update.arguments, update.refs) == ({"session_id": "a"}, {"arguments.metadata": f"metadata@{head.revision}"})
+    assert head.custom_metadata == MUCH
+    prepared("session_create", session_id="b", metadata=MUCH)
+    create = prepared.records("b")[0]
+    assert (create.arguments, create.refs) == ({"session_id": "b"}, {"arguments.metadata": "metadata@1"})
+
+
+def test_short_json_stands_in_the_record_too(prepared: Desk) -> None:
+    prepared("session_update", session_id="a", metadata={"pr": 7})
+    prepared("session_record_invocation", session_id="a", tool_name="grep", arguments={"n": 1}, result="2")
+    recording, _, update = prepared.records("a")[:3]
+    assert (recording.arguments["arguments"], recording.arguments["result"], recording.refs) == ({"n": 1}, "2", None)
+    assert (update.arguments["metadata"], update.refs) == ({"pr": 7}, None)
+
+
+def test_what_is_told_of_a_call_that_is_on_record_already_stands_where_it_is_told(prepared: Desk) -> None:
+    told: dict[str, Any] = {"session_id": "a", "tool_name": "grep", "invocation_id": "work-2"}
+    prepared("session_record_invocation", **told, arguments={"n": 1})
+    prepared("session_record_invocation", **told, arguments=MUCH)
+    record = prepared.records("a")[0]
+    assert (record.arguments["arguments"], record.refs) == (MUCH, None)
 
 
 def test_a_secret_is_stored_where_the_user_asked_and_nowhere_else(prepared: Desk) -> None:
@@ -129,6 +165,26 @@ def test_a_retried_change_is_made_once_and_answered_twice(prepared: Desk, name: 
     assert prepared.example(name, invocation_id="call-1") == first
     assert [head.to_dict() for head in prepared.manager.query().items] == after
     assert len(prepared.records(tool=name, invocation_id="call-1")) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("session_create", {"metadata": MUCH}),
+        ("session_update", {"metadata": MUCH}),
+        ("session_record_invocation", {"arguments": MUCH, "result": "x" * 3000}),
+    ],
+)
+def test_a_change_whose_record_keeps_no_copy_is_answered_again_all_the_same(
+    prepared: Desk, name: str, more: dict[str, Any]
+) -> None:
+    arguments = {**EXAMPLES[name], **more}
+    first = prepared.call(name, arguments, invocation_id="call-1")
+    assert prepared.records(tool=name, invocation_id="call-1")[0].refs
+    assert prepared.call(name, arguments, invocation_id="call-1") == first
+    other = {**arguments, **{argument: {"words": ["other"] * 500} for argument in more if argument != "result"}}
+    with pytest.raises(InvocationConflictError):
+        prepared.call(name, other, invocation_id="call-1")
 
 
 def test_a_retried_create_without_an_id_makes_one_session(desk: Desk) -> None:
