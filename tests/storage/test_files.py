@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,16 @@ import pytest
 from mcp_sessions import FileSystemSessionStorage, SessionExistsError, SessionNotFoundError, StorageError
 from mcp_sessions._os import FileLock
 from mcp_sessions.errors import SchemaChangedError
-from mcp_sessions.models import Alter, Query, SessionStatus, Want
+from mcp_sessions.models import Alter, InvocationQuery, Query, SessionStatus, Want
 from mcp_sessions.storage.files.legacy import legacy_sessions, read_legacy
 from mcp_sessions.storage.files.lines import TAIL, Place, sealed
 from mcp_sessions.testing.making import called, contents, does, everything, head, hits, ids, said, say, values
-from tests.processes import LONG_S, until
+from tests.processes import LONG_S, Child, hear, until
+from tests.processes import say as tell
 from tests.storage.legacy_tree import contents as files
 from tests.storage.legacy_tree import tree
 
+WITHOUT_INDEX = shutil.ignore_patterns(".index")
 RICH = "session_20251105_100000_0a1b2c3d"
 
 
@@ -640,6 +643,55 @@ def test_a_session_that_is_put_back_stays_although_its_deletion_was_the_last_of_
         assert contents(storage) == ["one", "two"]
 
 
+def test_a_session_that_is_put_back_from_an_older_copy_of_the_store_stays(tmp_path: Path) -> None:
+    """Its deletion was taken for one that was cut off, and was finished."""
+    with opened(tmp_path) as storage:
+        for name in ("keep", "other"):
+            storage.create(head(name), say(said("m", name)))
+    shutil.copytree(tmp_path / "sessions", tmp_path / "monday", ignore=WITHOUT_INDEX)
+    with opened(tmp_path) as storage:
+        storage.delete("keep", does())
+    shutil.copytree(tmp_path / "sessions", tmp_path / "restored" / "sessions", ignore=WITHOUT_INDEX)
+    shutil.move(tmp_path / "monday" / "keep", tmp_path / "restored" / "sessions" / "keep")
+    with opened(tmp_path / "restored") as storage:
+        assert sorted(ids(storage)) == ["keep", "other"]
+        assert contents(storage, "keep") == ["keep"]
+        assert faults(storage) == []
+
+
+def test_a_session_that_is_put_back_stays_when_the_log_that_deletes_it_is_repaired(tmp_path: Path) -> None:
+    shared = tmp_path / "sessions" / ".store" / "log.jsonl"
+    with opened(tmp_path) as storage:
+        storage.create(head("s"), say(said("m", "one")))
+    shutil.copytree(tmp_path / "sessions" / "s", tmp_path / "kept")
+    with opened(tmp_path) as storage:
+        storage.delete("s", does())
+        storage.commit(None, does(records=(called("l", kind="session"),)))
+    shutil.move(tmp_path / "kept", tmp_path / "sessions" / "s")
+    with opened(tmp_path) as storage:
+        assert contents(storage) == ["one"]
+    shared.write_bytes(shared.read_bytes().replace(b'"l"', b'"?"'))
+    with opened(tmp_path) as storage:
+        assert [fault for fault in faults(storage) if f"{shared}: line 2 is damaged" in fault]
+        storage.repair()
+        assert contents(storage) == ["one"]
+        assert storage.commit("s", say(said("n", "two"))).seqs == [2]
+
+
+def test_a_session_that_was_made_together_with_a_change_of_another_and_deleted_stays_away(tmp_path: Path) -> None:
+    """Its first line, which stands in the store's own log too, was brought to it again."""
+    with opened(tmp_path) as storage:
+        storage.create(head("a"))
+        storage.create(head("s"), does(messages=(said("m", "gone"),), also=(("a", does(set={"k": 1})),)))
+        storage.delete("s", does(also=(("s", does(set={"k": 1})),)))
+        shutil.copytree(
+            tmp_path / "sessions", tmp_path / "killed" / "sessions", ignore=shutil.ignore_patterns(".index")
+        )
+    with opened(tmp_path / "killed") as storage:
+        assert ids(storage) == ["a"]
+    assert not (tmp_path / "killed" / "sessions" / "s").exists()
+
+
 def test_a_log_that_was_exchanged_for_one_of_its_size_is_read_before_it_is_written(tmp_path: Path) -> None:
     for name, text in (("1", "aaaa"), ("2", "bbbb")):
         with opened(tmp_path / name) as storage:
@@ -673,21 +725,69 @@ def test_a_log_that_was_exchanged_so_that_no_time_tells_is_not_written_behind(tm
         assert faults(storage) == []
 
 
-def test_a_session_that_came_from_another_store_is_deleted_whole_wherever_its_writer_died(tmp_path: Path) -> None:
+def test_a_session_that_came_from_another_store_is_deleted_whole_wherever_its_writer_died(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in "12":
         with opened(tmp_path / name) as storage:
-            storage.create(head(name))
-    shutil.copytree(tmp_path / "2" / "sessions" / "2", tmp_path / "1" / "sessions" / "2")
+            storage.create(head(name), does(messages=(said("m", name),), records=(called("c", kind="work"),)))
+    shutil.copytree(tmp_path / "2" / "sessions" / "2", tmp_path / "1" / "sessions" / "2", symlinks=True)
+    with opened(tmp_path / "1"):
+        pass
+    moments: list[Path] = []
+
+    def dying(act: Callable[..., Any]) -> Callable[..., Any]:
+        def before(*args: Any, **options: Any) -> Any:
+            moments.append(tmp_path / "moments" / str(len(moments)))
+            shutil.copytree(tmp_path / "1", moments[-1], symlinks=True)
+            return act(*args, **options)
+
+        return before
+
     with opened(tmp_path / "1") as storage:
-        assert sorted(ids(storage)) == ["1", "2"]
-    shutil.copytree(tmp_path / "1" / "sessions" / "2", tmp_path / "kept")
-    with opened(tmp_path / "1") as storage:
-        storage.delete("2", does())
-    shutil.copytree(tmp_path / "kept", tmp_path / "1" / "sessions" / "2")  # as if it had died before it was renamed
-    shutil.rmtree(tmp_path / "1" / "sessions" / ".index")
-    with opened(tmp_path / "1") as storage:
-        assert ids(storage) == ["1"]
-    assert not (tmp_path / "1" / "sessions" / "2").exists()
+        for name in ("rename", "pwrite", "unlink"):
+            monkeypatch.setattr(os, name, dying(getattr(os, name)))
+        storage.delete("2", does(records=(called("d", tool_name="session_delete", kind="session"),)))
+        monkeypatch.undo()
+    seen: list[bool] = []
+    for moment in moments:
+        without = shutil.copytree(moment, f"{moment}-", symlinks=True, ignore=WITHOUT_INDEX)
+        for folder in (moment, Path(without)):
+            with opened(folder) as storage:
+                deleted = "2" not in ids(storage)
+                assert deleted == bool(storage.invocations(InvocationQuery(tool="session_delete")).items)
+                assert contents(storage, "1") == ["1"]
+                assert deleted or contents(storage, "2") == ["2"]
+                assert faults(storage) == []
+            assert deleted or read(folder / "sessions" / "2" / "invocations" / "c" / "record.json")["session_id"] == "2"
+            assert deleted != (folder / "sessions" / "2").exists()
+            seen.append(deleted)
+    assert set(seen) == {False, True}
+
+
+def delete_and_stop(folder: str) -> None:
+    """Take a session out of sight, and wait for the end before its deletion is committed."""
+    rename = os.rename
+
+    def renaming(*args: Any, **options: Any) -> None:
+        rename(*args, **options)
+        tell("renamed")
+        hear()
+
+    storage = FileSystemSessionStorage(folder, durability="process")
+    os.rename = renaming
+    storage.delete("s", does())
+
+
+def test_a_deletion_whose_writer_died_before_it_was_committed_is_undone_by_whoever_writes_next(tmp_path: Path) -> None:
+    with opened(tmp_path) as storage:
+        storage.create(head("s"), say(said("m", "one")))
+        with Child(delete_and_stop, str(tmp_path / "sessions")) as other:
+            assert other.hear() == "renamed"
+            other.kill()
+        assert storage.commit("s", say(said("n", "two"))).seqs == [2]
+        assert contents(storage) == ["one", "two"]
+        assert faults(storage) == []
 
 
 def test_what_is_no_log_keeps_nobody_from_the_other_sessions(tmp_path: Path) -> None:

@@ -131,11 +131,9 @@ class Folder:
         finally:
             os.close(fd)
 
-    def remove(self, name: str, sid: int) -> None:
-        """Take a session's folder out of sight, in one step; it is among the `deleted` then."""
-        gone = self.store / f"deleted-{sid}"
-        if gone.exists():
-            shutil.rmtree(gone)
+    def remove(self, name: str, line: int) -> None:
+        """Take a session's folder out of sight, in one step, before this line of the store's own log deletes it."""
+        gone = self.store / f"deleted-{line}-{name}"
         os.rename(self.of(name), gone)
         self._undo.append(lambda: os.rename(gone, self.of(name)))
         if self.durable:
@@ -144,7 +142,13 @@ class Folder:
 
     def deleted(self) -> list[Path]:
         """The folders that are out of sight."""
-        return list(self.store.glob("deleted-*"))
+        return list(self.store.glob("deleted-*-*"))
+
+    def put_back(self, deleted: Path, lines: int) -> None:
+        """Put a folder back in sight, unless its deletion is among these lines of the store's own log."""
+        _, line, name = deleted.name.split("-", 2)
+        if int(line) > lines:
+            os.rename(deleted, self.of(name))
 
     def rename(self, path: Path, name: str) -> None:
         """Give a folder the name of its session, before a log is in it, which would be wrong elsewhere."""

@@ -11,7 +11,7 @@ _TABLE = """
 CREATE TABLE IF NOT EXISTS logs (
     name TEXT PRIMARY KEY,
     sid INTEGER,                       -- NULL: it holds no session (yet)
-    origin INTEGER,                    -- the sid in its first line; of the store's own: in what its last line deletes
+    origin INTEGER,                    -- the sid in its first line
     size INTEGER NOT NULL, lines INTEGER NOT NULL, sum INTEGER NOT NULL,
     changed INTEGER NOT NULL,          -- when the file was, in ns
     erase INTEGER NOT NULL DEFAULT 0,  -- something in it is to be erased

@@ -49,7 +49,7 @@ class _Job:
 
     own: dict[str, tuple[_Open, Entry]] = field(default_factory=dict[str, tuple[_Open, Entry]])
     shared: Entry | None = None
-    deleted: tuple[str, int] | None = None
+    deleted: str | None = None
     adopts: str | None = None
     """The folder whose files of the old layout become views."""
 
@@ -110,10 +110,9 @@ class FileLedger:
         for job in jobs:
             if job.deleted is not None or _spans(job):
                 self._write(db)  # what its lines follow must be there before the line that commits them
-            self._line(db, job)
             if job.deleted is not None:
-                self._write(db)
-                self._remove(db, *job.deleted)
+                self._remove(db, job.deleted)
+            self._line(db, job)
         self._write(db)
 
     def settle(self) -> None:
@@ -186,7 +185,8 @@ class FileLedger:
 
     def deleted(self, sid: int, session_id: str, position: int) -> None:
         log = self._of[sid]
-        self._job.deleted = (log.known.name, sid)
+        self._job.deleted = log.known.name
+        self._job.own.pop(log.known.name, None)  # which goes with it
         gone = {"session_id": session_id, "sid": log.known.origin, "position": position}
         self._entry(None).more["deleted"] = gone
 
@@ -240,7 +240,6 @@ class FileLedger:
             self._shared_log(db).known.erase = True
         if shared is not None:
             own = self._shared_log(db)
-            own.known.origin = None if job.deleted is None else shared.more["deleted"]["sid"]
             self._wait(own, shared)
         for log, entry in job.own.values():
             self._wait(log, entry, alone=spans)
@@ -276,9 +275,10 @@ class FileLedger:
             keep(db, there)
         self._waiting = []
 
-    def _remove(self, db: Db, name: str, sid: int) -> None:
+    def _remove(self, db: Db, name: str) -> None:
+        line = self._shared_log(db).end.lines + 1
         try:
-            self._folder.remove(name, sid)
+            self._folder.remove(name, line)
         except OSError as error:
             raise as_ours(File(self._folder.of(name)), error) from error
         known.drop(db, name)
@@ -291,4 +291,4 @@ def _spans(job: _Job) -> bool:
 
 def _names(job: _Job) -> list[str]:
     shared = [SHARED] if job.shared is not None or _spans(job) else []
-    return [*shared, *job.own, *([job.deleted[0]] if job.deleted is not None else [])]
+    return [*shared, *job.own, *([job.deleted] if job.deleted is not None else [])]

@@ -24,7 +24,7 @@ from ..sqlite.writing import SQL
 from . import known
 from .folder import SHARED, Folder, name_of
 from .known import Known
-from .lines import FORMAT, TAIL, Entry, Line, Place, head_in, intact, message_in, metadata_in, read, record_in, sealed
+from .lines import FORMAT, TAIL, Line, Place, head_in, intact, message_in, metadata_in, read, record_in, sealed
 
 MOST_KEPT = 256
 REPAIR = "mcp-sessions doctor --repair"
@@ -75,6 +75,8 @@ class Replaying:
     def catch_up(self, db: Db, names: Iterable[str] | None) -> None:
         """Look at these logs; None: at all. The store's own first, since it may hold lines that others lack."""
         names = set(self.all_names(db) if names is None else names)
+        if SHARED in names:
+            self._put_back()
         for name in sorted(names, key=lambda name: name != SHARED):
             there = known.get(db, name)
             try:
@@ -95,6 +97,7 @@ class Replaying:
         """The logs whose files are not as the index knows them, the store's own first; and the folders without a log
         that the index does not know.
         """
+        self._put_back()
         of = {name: (size, changed) for name, size, changed, _ in known.every(db)}
         found: list[str] = []
         without: list[Path] = []
@@ -112,6 +115,16 @@ class Replaying:
             if S_ISREG(stat.st_mode) and of.get(name) != (stat.st_size, stat.st_mtime_ns):
                 found.append(name)
         return found, without
+
+    def _put_back(self) -> None:
+        """Undo deletions whose writer died before it wrote the line that commits them."""
+        deleted = self._folder.deleted()
+        lines = sum(1 for _ in self._lines(SHARED, Place())) if deleted and self._folder.size(SHARED) else 0
+        for path in deleted:
+            try:
+                self._folder.put_back(path, lines)
+            except OSError as error:
+                raise as_ours(File(path), error) from error
 
     def mend(self, db: Db, name: str) -> Path | None:
         """Make a log one that can be written again, its rows anew; where what stood behind a damaged line is now."""
@@ -156,20 +169,7 @@ class Replaying:
             self._tell(there.fault)
         there.changed = os.stat(self._folder.log(name)).st_mtime_ns
         known.put(db, there)
-        if before is None and there.origin is not None and name != SHARED:
-            self._note_arrival(db, there.origin)
         return there
-
-    def _note_arrival(self, db: Db, origin: int) -> None:
-        """Where the last line of the store's own log deletes a session that was put back since, write on: what is
-        deleted in a last line is taken to be there still, and goes.
-        """
-        own = known.get(db, SHARED)
-        if own is not None and own.origin == origin and self._folder.size(SHARED) == own.end.size:
-            data, end = sealed(Entry(more={"arrived": origin}).text(own.end.lines + 1), own.end)
-            own.changed = self._folder.append(SHARED, data, own.end)
-            own.end, own.origin = end, None
-            known.put(db, own)
 
     def _intact(self, there: Known) -> bool:
         with open(self._folder.log(there.name), "rb") as file:
@@ -255,7 +255,7 @@ class Replaying:
                 f"{FORMAT}. Upgrade it."
             )
         if there.name == SHARED:
-            there.origin = self._play_shared(db, line)
+            self._play_shared(db, line)
             return
         if "session" in entry:
             metadata = metadata_in(entry["session"])
@@ -289,29 +289,24 @@ class Replaying:
             numbers = encode(values["numbers"]) if "numbers" in values else None
             self._rows.recorded(db, sid, values.get("slot", 0), record_in(values), values.get("revision"), numbers)
 
-    def _play_shared(self, db: Db, line: Line) -> int | None:
-        """Whom it deletes, as the first line of that log has it."""
+    def _play_shared(self, db: Db, line: Line) -> None:
         entry = line.entry
         self._play_records(db, None, entry)
         for span in entry.get("spans", ()):
-            if self._brings(span):
+            if self._brings(span, line.end):
                 self._replayed(db, span["log"])  # which was as it was known until now
         gone = entry.get("deleted")
         if gone is not None:
             name = name_of(gone["session_id"])
-            # Nothing follows before the folder is away; what is there later was put back by somebody.
-            if line.end.size == self._folder.size(SHARED) and self._sid_in(name) == gone["sid"]:
-                self._folder.remove(name, gone["sid"])
             there = known.get(db, name)
             here = there is not None and there.origin == gone["sid"]
             sid = there.sid if there is not None and here else None
             self._rows.deleted(db, sid, gone["session_id"], gone["position"])
             if here:
                 known.drop(db, name)
-            return cast("int", gone["sid"])
-        return None
+                self._replayed(db, name)  # its folder went before the line was written: one that is here was put back
 
-    def _brings(self, span: Mapping[str, Any]) -> bool:
+    def _brings(self, span: Mapping[str, Any], committed: Place) -> bool:
         """Append a line that was committed in the store's own log to a log that lacks it; whether it did."""
         name = cast("str", span["log"])
         end = Place()
@@ -322,7 +317,7 @@ class Replaying:
                 end = line.end
         if span["line"] != end.lines + 1 or (first is not None and first.entry.get("sid") != span["sid"]):
             return False
-        if first is None and span["line"] != 1:
+        if first is None and (span["line"] != 1 or self._deletes(span["sid"], committed)):
             return False  # it was deleted since
         if (self._folder.size(name) or 0) > end.size:
             self._folder.set_aside(name, end, "torn")
@@ -330,11 +325,9 @@ class Replaying:
         self._folder.append(name, data, end)
         return True
 
-    def _sid_in(self, name: str) -> int | None:
-        if self._folder.size(name) is None:
-            return None
-        first = next(self._lines(name, Place()), None)
-        return None if first is None else first.entry.get("sid")
+    def _deletes(self, sid: int, start: Place) -> bool:
+        """Whether a session is deleted in the store's own log, from a place on."""
+        return any(line.entry.get("deleted", {}).get("sid") == sid for line in self._lines(SHARED, start))
 
     # erasing
 
