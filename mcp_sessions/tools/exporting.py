@@ -66,9 +66,17 @@ def exported(
         view = call.manager.view(session_id, want.model_copy(update={"as_user": call.as_user}))
         call.count = len(view.messages) + len(view.data)
         return _whole(form, view), None
+    furthest = 0
+
+    def tell(done: int) -> None:
+        nonlocal furthest
+        if done > furthest:  # and not again where it is begun anew
+            furthest = done
+            call.progress(done, None)
+
     while True:
         try:
-            return _piece(call, session_id, form, f"session_export {session_id} {format}", cursor)
+            return _piece(call, session_id, form, f"session_export {session_id} {format}", cursor, tell)
         except _ChangedError:
             if cursor is not None:
                 raise InvalidArgumentError(
@@ -106,12 +114,14 @@ def _whole(form: Form, view: View) -> str:
     return "".join(parts)
 
 
-def _piece(call: Call, session_id: str, form: Form, question: str, cursor: str | None) -> tuple[str, str | None]:
-    given: list[Any] = unpack(question, cursor, (str, int, int, str, int)) or ["", 0, 0, "", 0]
-    state, section, seq, name, skip = given
-    if not (0 <= section < len(SECTIONS) and seq >= 0 and skip >= 0):
+def _piece(
+    call: Call, session_id: str, form: Form, question: str, cursor: str | None, tell: Callable[[int], None]
+) -> tuple[str, str | None]:
+    given: list[Any] = unpack(question, cursor, (str, int, int, int, str, int)) or ["", 0, 0, 0, "", 0]
+    state, done, section, seq, name, skip = given
+    if not (0 <= section < len(SECTIONS) and done >= 0 and seq >= 0 and skip >= 0):
         raise InvalidCursorError("is not one that was given out")
-    reading = _Reading(call, session_id, form, state)
+    reading = _Reading(call, session_id, form, state, done, tell)
     content: list[str] = []
     left = None if call.room is None else call.room - FRAME
     call.count = 0
@@ -120,7 +130,7 @@ def _piece(call: Call, session_id: str, form: Form, question: str, cursor: str |
         kept = text if left is None else fitted(text, max(0, left))
         content.append(kept)
         if len(kept) < len(text):
-            return "".join(content), pack(question, [reading.state, *place, skip + len(kept)])
+            return "".join(content), pack(question, [reading.state, reading.done, *place, skip + len(kept)])
         left = left and left - size(kept)
         skip = 0
         call.count += SECTIONS[place[0]] in ("messages", "data")
@@ -128,10 +138,17 @@ def _piece(call: Call, session_id: str, form: Form, question: str, cursor: str |
 
 
 class _Reading:
-    """A session read a few rows at a time. Raises _ChangedError where its head is no longer that of `state`."""
+    """A session read a few rows at a time. Raises _ChangedError where its head is no longer that of `state`.
 
-    def __init__(self, call: Call, session_id: str, form: Form, state: str) -> None:
+    `done` counts the rows that are written out: messages, values and records; `tell` hears of some at a time.
+    """
+
+    def __init__(
+        self, call: Call, session_id: str, form: Form, state: str, done: int, tell: Callable[[int], None]
+    ) -> None:
         self.state = state
+        self.done = done
+        self._tell = tell
         self._call = call
         self._session_id = session_id
         self._form = form
@@ -160,8 +177,8 @@ class _Reading:
             for message in view.messages:
                 yield self._part((section, seq, ""), self._form.message(message))
                 seq = message.seq
-            if view.messages:
-                self._call.progress(seq, view.metadata.last_seq)
+                self.done += 1
+            self._tell(self.done)
             rows, more = min(2 * rows, MOST_ROWS), view.more_messages
 
     def _values(self, section: int, after: str | None) -> Iterator[tuple[Place, str]]:
@@ -171,6 +188,8 @@ class _Reading:
             for key, value in view.data.items():
                 yield self._part((section, int(after is not None), after or ""), self._form.value(key, value))
                 after = key
+                self.done += 1
+            self._tell(self.done)
             rows, more = min(2 * rows, MOST_ROWS), len(view.data) == rows
 
     def _records(self, section: int, after: str | None) -> Iterator[tuple[Place, str]]:
@@ -182,6 +201,8 @@ class _Reading:
             if page.items:
                 rows = form.between.join(map(form.record, page.items))
                 yield self._part((section, int(after is not None), after or ""), rows)
+                self.done += len(page.items)
+            self._tell(self.done)
             after = page.next_cursor
             more = after is not None
 

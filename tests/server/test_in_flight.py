@@ -22,8 +22,10 @@ from mcp_sessions.calls import Call
 from mcp_sessions.config import sqlite_url
 from mcp_sessions.models import Change
 from mcp_sessions.server.adapter import build_server
+from mcp_sessions.server.answers import ROOM
 from mcp_sessions.storage.heads import Committed
 from mcp_sessions.tools import SESSION_TOOLS, Toolbox
+from mcp_sessions.tools.awaiting import invoke_async
 from tests.processes import LONG_S, until
 from tests.server.conftest import Door
 from tests.server.pipes import Pipe, program
@@ -423,6 +425,10 @@ async def test_an_export_tells_how_far_it_is(door: Door, desk: Desk, mode: str) 
     desk("session_create", session_id="a")
     for number in range(60):
         desk("session_add_message", session_id="a", role="user", content=f"{number}" * 500)
+    desk("session_set", session_id="a", key="k", value=1)
+    desk("session_set", session_id="a", key="l", value=2)
+    for _ in range(12):
+        desk("session_record_invocation", session_id="a", tool_name="x")
     told: list[tuple[float, float | None]] = []
 
     async def heard(done: float, total: float | None, message: str | None) -> None:
@@ -437,8 +443,25 @@ async def test_an_export_tells_how_far_it_is(door: Door, desk: Desk, mode: str) 
             cursor = result.structured_content.get("next_cursor")
     assert len(told) > 5
     assert [done for done, _ in told] == sorted({done for done, _ in told})
-    assert told[-1] == (60, 60)
-    assert {total for _, total in told} == {60}
+    assert told[-1] == (74, None)  # with two keys and twelve records
+
+
+async def test_an_export_that_begins_anew_tells_no_less_than_before(manager: SessionManager) -> None:
+    for number in range(60):
+        manager.add_conversation_message("a", "user", f"{number}")
+    told: list[float] = []
+
+    async def heard(done: float, total: float | None) -> None:
+        told.append(done)
+        if done == 7:
+            manager.set_value("a", "changed", value=True)
+
+    limiter, arguments = anyio.CapacityLimiter(1), {"session_id": "a"}
+    how: dict[str, Any] = {"limiter": limiter, "progress": heard, "room": ROOM}
+    document = await invoke_async(SESSION_TOOLS, manager, "session_export", arguments, **how)
+    assert '"changed"' in document["content"]
+    assert told == sorted(set(told))
+    assert told[-1] == 61
 
 
 def test_who_does_not_ask_how_far_it_is_is_not_told(store: Path, desk: Desk) -> None:
