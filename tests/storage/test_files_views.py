@@ -233,3 +233,17 @@ def test_nothing_of_a_deleted_session_is_shown_in_one_of_its_id_that_was_made_me
     assert list((folder / "s" / "invocations").iterdir()) == []
     assert list((folder / ".history").iterdir()) == []
     assert b'"c"' not in (folder / "s" / "invocations.json").read_bytes()
+
+
+def test_calls_recorded_under_one_id_share_a_view_that_tells_of_one_of_them(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    with FileSystemSessionStorage(folder) as storage:
+        storage.create(head("s"))
+        for second in (5, 1, 9):
+            storage.commit("s", does(records=(called("c", second, scope=None),)))
+    with FileSystemSessionStorage(folder) as storage:
+        assert faults(storage) == []
+    (told,) = (folder / ".history").glob("*/record.json")
+    told.write_bytes(told.read_bytes().replace(b"grep", b"grip"))
+    with FileSystemSessionStorage(folder) as storage:
+        assert faults(storage) == [f"views that do not tell what their log does: 1: {told}"]

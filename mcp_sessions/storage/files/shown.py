@@ -172,16 +172,18 @@ def differs(db: Db, folder: Folder, history: Path, name: str) -> Path | None:
             return place / file
     if not _says(db, there, place / CONVERSATION):
         return place / CONVERSATION
-    names: set[str] = set()
+    told: set[str] = set()
+    otherwise: dict[str, Path] = {}
     for call in calls(db, there.sid):
         link = link_of(place, call)
-        told = told_at(link, call, history, view.given)
-        if told is None:
-            return link
-        if not _has(told / RECORD_FILE, pretty(call.to_dict())):
-            return told / RECORD_FILE
-        names.add(link.name)
-    return next(strange(place, view.head.session_id, names), None)
+        of = told_at(link, call, history, view.given)
+        if of is not None and _has(of / RECORD_FILE, pretty(call.to_dict())):
+            told.add(link.name)
+        else:
+            otherwise[link.name] = link if of is None else of / RECORD_FILE
+    # Calls recorded under one id, which no caller chose, share a link: it tells of one of them.
+    wrong = (path for name, path in otherwise.items() if name not in told)
+    return next(wrong, next(strange(place, view.head.session_id, {*told, *otherwise}), None))
 
 
 def _has(path: Path, data: bytes) -> bool:
