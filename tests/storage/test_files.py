@@ -269,6 +269,18 @@ def test_an_index_of_a_newer_version_is_left_to_it_and_the_error_says_how_to_go_
         assert everything(storage, "word") == there
 
 
+def test_an_empty_folder_of_somebody_else_stays(tmp_path: Path) -> None:
+    """Each opening removed it."""
+    with opened(tmp_path) as storage:
+        storage.create(head("s"))
+    (tmp_path / "sessions" / "mine").mkdir()
+    for _ in range(2):
+        with opened(tmp_path) as storage, pytest.raises(SessionNotFoundError):
+            storage.commit("mine", does(set={"k": 1}))
+        assert (tmp_path / "sessions" / "mine").is_dir()
+        shutil.rmtree(tmp_path / "sessions" / ".index")
+
+
 def test_folders_that_come_and_go_by_other_means_are_noticed_when_the_store_is_opened(tmp_path: Path) -> None:
     folder = tmp_path / "sessions"
     with opened(tmp_path) as storage:

@@ -42,7 +42,7 @@ def test_an_index_that_is_gone_is_made_anew_whatever_was_being_written(tmp_path:
     folder = made(tmp_path / "sessions")
     for file in (folder / ".index").glob("index.db*"):
         file.unlink()
-    (folder / ".index" / "underway").write_text('1["a","c"]\n', encoding="utf-8")
+    (folder / ".index" / "underway").write_text('["prc_1","a","c"]\n', encoding="utf-8")
     (folder / "c").mkdir()
     with FileSystemSessionStorage(folder) as storage:
         assert ids(storage, Query(order="created", reverse=True)) == ["a", "b"]

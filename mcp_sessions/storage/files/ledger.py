@@ -100,6 +100,8 @@ class FileLedger:
         if self._others != []:
             known.prepare(db)  # the index may be new
             self._replaying.catch_up(db, self._others)
+            for name in self._others or ():
+                self._folder.drop_empty(name)
 
     def seal(self, db: Db) -> None:
         jobs = [job for job in self._staged if job.own or job.shared is not None]

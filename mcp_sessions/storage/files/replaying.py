@@ -109,7 +109,6 @@ class Replaying:
                 if name in of:
                     found.append(name)
                 else:
-                    self._folder.drop_empty(name)
                     without.append(self._folder.of(name))
                 continue
             if S_ISREG(stat.st_mode) and of.get(name) != (stat.st_size, stat.st_mtime_ns):
@@ -150,7 +149,6 @@ class Replaying:
         size = None if self._folder.is_link(name) else self._folder.size(name)
         before = there = known.get(db, name)
         if size is None:
-            self._folder.drop_empty(name)
             self._forget(db, name)
             return None
         if there is None or not self._intact(there):
