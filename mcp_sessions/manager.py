@@ -723,7 +723,8 @@ class SessionManager:
         findings = self.storage.check()
         waiting, error = self.reads.waiting
         if error:
-            findings.append(Finding(level="fault", what=f"{waiting:,} records of reads wait", detail=error))
+            after = "see to what it says; they are written then"
+            findings.append(Finding(level="fault", what=f"{waiting:,} records of reads wait", detail=error, next=after))
         return findings
 
     def close(self) -> None:

@@ -527,3 +527,5 @@ class Finding(Frozen):
     level: Literal["ok", "warning", "fault"]
     what: str
     detail: str = ""
+    next: str = ""
+    """What to do about it."""

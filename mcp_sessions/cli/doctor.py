@@ -98,30 +98,18 @@ def _store(settings: Settings, *, repair: bool) -> Iterator[Line]:
         with manager_from(settings) as manager:
             yield Line("ok", "store", url)
             for done in manager.storage.repair() if repair else ():
-                yield Line(done.level, done.what, done.detail, _advice(done))
+                yield _line(done)
             for finding in manager.check():
-                yield Line(finding.level, finding.what, finding.detail, _advice(finding))
+                yield _line(finding)
             yield from _calls(manager)
     except (ConfigError, StorageError, OSError) as error:
         yield Line("fault", "store", f"{url}: {without_password(str(error))}", _way_out(error))
 
 
-def _advice(finding: Finding) -> str:
-    if finding.what == "views that do not tell what their log does":
-        return "mcp-sessions doctor --repair writes them anew; what was changed in them by hand is lost"
-    if finding.what == "the index was made anew from the logs":
-        return "restart the servers that had the store open: until then they refuse every call"
-    if finding.level != "fault":
-        return ""
-    if finding.what == "sessions without their log":
-        return "put log.jsonl back from a copy, or move the folder away"
-    if "SQLite" in finding.what:
-        return "python -m pip install --upgrade apsw"
-    if finding.what == "a log that is not in order":
-        return "mcp-sessions doctor --repair keeps what stands before that line, and moves the rest to a file beside it"
-    if "not checked" in finding.what:
-        return "see to what it says, then run doctor again"
-    return "end every process that uses the store, copy its files somewhere safe, then report this with this output"
+def _line(finding: Finding) -> Line:
+    report = "end every process that uses the store, copy its files somewhere safe, then report this with this output"
+    advice = finding.next or (report if finding.level == "fault" else "")
+    return Line(finding.level, finding.what, finding.detail, advice)
 
 
 def _way_out(error: Exception) -> str:

@@ -22,6 +22,7 @@ from mcp_sessions.reads import LATE
 from mcp_sessions.storage import SQLiteSessionStorage
 from tests.processes import Child
 from tests.storage.disks import Disk
+from tests.storage.legacy_tree import metadata, save
 from tests.stores import DURABLE, open_store
 
 from .conftest import Run
@@ -156,6 +157,7 @@ def test_a_call_at_work_is_shown_and_left_alone(lasting: SessionManager, slow: C
     assert found["running calls"]["detail"].startswith(
         f"1; explore\x1b[2J {record.invocation_id} of session s, agent:x"
     )
+    assert found["locks"]["detail"].startswith("1 held by live processes")
     assert "interrupted call" not in found
     assert "explore\\x1b[2J" in run("doctor").stdout
 
@@ -166,6 +168,7 @@ def test_a_call_whose_process_died_is_shown_and_marked(lasting: SessionManager, 
     assert found["interrupted call"]["level"] == "warning"
     assert "s, agent:x" in found["interrupted call"]["detail"]
     assert found["running calls"]["detail"] == "0"
+    assert found["locks"]["detail"] == "0 held by live processes, 1 of dead ones taken away"
     (record,) = lasting.invocations("s", status="interrupted").items
     assert record.error is not None
     assert record.error.type == "Interrupted"
@@ -255,6 +258,33 @@ def test_a_damaged_log_is_told_and_repair_moves_the_rest_beside_it(
     assert result.exit_code == 0
     assert f"a log was put in order: {log}; what followed is in {log.with_name('log.damaged-2')}" in result.stdout
     assert examined(run)["ends of logs that were moved away"]["level"] == "warning"
+
+
+def test_each_fault_of_a_store_of_files_has_a_next_step_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    folder = tmp_path / "sessions"
+    monkeypatch.setenv("MCP_SESSIONS_STORAGE", f"file://{folder}")
+    with SessionManager(FileSystemSessionStorage(folder)) as manager:
+        for session_id in "st":
+            manager.create_session(session_id)
+            manager.add_conversation_message(session_id, "user", "hello")
+    (folder / "link").symlink_to(folder / "s")
+    save(folder, {**metadata("old"), "status": "lost"})
+    with closing(apsw.Connection(str(folder / ".index" / "index.db"))) as index:
+        index.execute("DELETE FROM messages WHERE rowid = (SELECT max(rowid) FROM messages)")
+        index.execute("UPDATE sessions SET revision = 9 WHERE session_id = 's'")
+    found = examined(run)
+    assert found["heads that miscount their messages"]["next"].startswith("mcp-sessions doctor --repair makes the ind")
+    assert found["a log that is not in order"]["next"] == "mcp-sessions doctor --repair brings it into the index again"
+    assert found["in the place of a session is a link"]["next"].startswith("remove it")
+    old = found["a session of the old layout"]
+    assert f'{folder / "old" / "metadata.json"}: status is "lost"' in old["detail"]
+    assert old["next"] == "mend it; the next opening takes it over"
+    run("doctor", "--repair")
+    (folder / "link").unlink()
+    save(folder, metadata("old"))
+    assert {finding["level"] for what, finding in examined(run).items() if what != "clients"} == {"ok"}
 
 
 def test_a_view_that_was_changed_by_hand_is_told_and_repair_writes_it_anew(

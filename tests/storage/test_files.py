@@ -20,6 +20,7 @@ from mcp_sessions.errors import SchemaChangedError
 from mcp_sessions.models import Alter, InvocationQuery, Query, SessionStatus, Want
 from mcp_sessions.storage.files.legacy import legacy_sessions, read_legacy
 from mcp_sessions.storage.files.lines import TAIL, Place, sealed
+from mcp_sessions.storage.sqlite.connecting import PAGE_BYTES
 from mcp_sessions.testing.making import called, contents, does, everything, head, hits, ids, said, say, values
 from tests.processes import LONG_S, Child, hear, until
 from tests.processes import say as tell
@@ -505,7 +506,10 @@ def test_a_log_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> N
     with opened(tmp_path) as storage:
         with pytest.raises(StorageError, match=r"has format 2.*Upgrade it"):
             storage.create(head("s"))
-        storage.repair()
+        assert storage.repair() == []
+        assert [one.next for one in storage.check() if one.level == "fault"] == [
+            "python -m pip install --upgrade mcp-sessions"
+        ]
     assert log.read_bytes() == text
 
 
@@ -537,7 +541,9 @@ def test_an_old_session_that_cannot_be_read_is_left_as_it_is(tmp_path: Path, cap
     with FileSystemSessionStorage(sessions, durability="process") as storage:
         assert RICH in ids(storage)
         assert "bad" not in ids(storage)
-        assert [fault for fault in faults(storage) if f"sessions of the old layout: 1: {sessions / 'bad'}" in fault]
+        (fault,) = faults(storage)
+        assert fault.startswith(f"a session of the old layout: {sessions / 'bad'} is left as it is: ")
+        assert "is not JSON" in fault
     assert "bad" in caplog.text
     assert [path.name for path in (sessions / "bad").iterdir()] == ["metadata.json"]
 
@@ -838,6 +844,28 @@ def test_an_index_that_is_damaged_is_made_anew_by_repair(tmp_path: Path) -> None
         storage.repair()
         assert faults(storage) == []
         assert everything(storage, "word") == there
+
+
+def test_an_index_with_a_page_that_is_lost_is_told_to_be_made_anew_and_is(tmp_path: Path) -> None:
+    with opened(tmp_path) as storage:
+        for number in range(50):
+            storage.create(head(f"s{number}"), say(said("m", f"word {number}" * 50)))
+        there = everything(storage, "word")
+    index, told = tmp_path / "sessions" / ".index" / "index.db", set[str]()
+    for sixth in range(1, 6):
+        data = bytearray(index.read_bytes())
+        start = len(data) * sixth // 6 // PAGE_BYTES * PAGE_BYTES
+        data[start : start + PAGE_BYTES] = bytes(PAGE_BYTES)
+        index.write_bytes(data)
+        with opened(tmp_path) as storage:
+            for fault in storage.check():
+                if fault.level == "fault":
+                    told.add(fault.what)
+                    assert fault.next == "mcp-sessions doctor --repair makes the index anew from the logs"
+            storage.repair()
+            assert faults(storage) == []
+            assert everything(storage, "word") == there
+    assert "the index cannot be read" in told
 
 
 def test_calls_of_one_id_in_two_sessions_are_told_apart(tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from ...errors import (
     InvalidArgumentError,
     SchemaChangedError,
     SessionExistsError,
-    StorageClosedError,
     StorageError,
 )
 from ...models import Change, Finding, Limits, SessionMetadata
@@ -28,20 +27,24 @@ from ..restoring import checked
 from ..sqlite.connecting import translated
 from ..sqlite.driver import Db
 from ..sqlite.readers import Readers
-from ..sqlite.storage import UNCHECKED, Opened, SQLiteSessionStorage
+from ..sqlite.storage import Opened, SQLiteSessionStorage
 from ..sqlite.writer import Chore, Work, Writer
 from ..sqlite.writing import Writing
 from . import known
-from .checking import LOST_LOG, check, differs, told_otherwise
+from .checking import LOST_LOG, check, fault_of, told_otherwise
 from .folder import Folder, name_of
 from .ledger import FileLedger, NotAdoptedError
 from .legacy import has_lost_its_log, is_legacy, read_legacy
-from .replaying import Replaying
+from .replaying import REPAIR, Replaying
 from .underway import Underway
 from .views import Views
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
+UNREADABLE = "the index cannot be read"
+ANEW = f"{REPAIR} makes the index anew from the logs"
+UNUSABLE = (apsw.NotADBError, apsw.CorruptError, apsw.SQLError)
+"""What SQLite says of an index that is no use; the last of one of another version, which has other columns."""
 PIECE = 500
 """Logs that one transaction brings into the index, so that nobody waits for long behind it."""
 
@@ -80,7 +83,9 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
         return metadata
 
     def check(self) -> list[Finding]:
-        findings = super().check()
+        findings = self._checked_index()
+        if any(finding.what == UNREADABLE for finding in findings):
+            return findings
         with self._here().readers.one(snapshot=True) as db:
             findings += check(db, self._folder, self.history_dir)
         return [*findings, *told_otherwise(self._views.stale())]
@@ -92,23 +97,31 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
         done = self._mended_index()
         with self._here().readers.one(snapshot=True) as db:
             logs = [there for name, *_ in known.every(db) if (there := known.get(db, name)) is not None]
-            wrong = [there.name for there in logs if there.fault or differs(db, self._folder, there)]
+            faults = ((there.name, fault_of(db, self._folder, there)) for there in logs)
+            wrong = [name for name, fault in faults if fault is not None and REPAIR in fault.next]
         for name in wrong:
             aside = self._here().writer.run(lambda db, name=name: self._replaying.mend(db, name))
+            what = "the index was brought up to a log" if aside is None else "a log was put in order"
             detail = str(self._folder.log(name)) + (f"; what followed is in {aside}" if aside is not None else "")
-            done.append(Finding(level="ok", what="a log was put in order", detail=detail))
+            done.append(Finding(level="ok", what=what, detail=detail))
         stale = self._views.stale()
         anew = [str(stale[name]) for name in self._views.written_anew([*wrong, *stale]) if name in stale]
         return [*done, *(Finding(level="ok", what="views were written anew", detail=path) for path in anew)]
 
+    def _checked_index(self) -> list[Finding]:
+        try:
+            findings = super().check()
+        except StorageError as error:
+            if not isinstance(error.__cause__, UNUSABLE):
+                raise
+            findings = [Finding(level="fault", what=UNREADABLE, detail=str(error))]
+        return [
+            one.model_copy(update={"next": ANEW}) if one.level == "fault" and not one.next else one for one in findings
+        ]
+
     def _mended_index(self) -> list[Finding]:
         """Make the index anew where it is damaged itself; other processes have to open the store again then."""
-        try:
-            damage = [one for one in super().check() if one.level == "fault" and one.what != UNCHECKED]
-        except StorageClosedError:
-            raise
-        except StorageError as error:
-            damage = [Finding(level="fault", what="the index", detail=str(error))]
+        damage = [finding for finding in self._checked_index() if finding.next == ANEW]
         if not damage:
             return []
         with self._lock:
@@ -123,7 +136,8 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
             if here is not None:
                 self._opened.owner_lock = here.owner_lock
         told = "; ".join(f"{one.what} {one.detail}".strip() for one in damage)
-        return [Finding(level="ok", what="the index was made anew from the logs", detail=told)]
+        restart = "restart the servers that had the store open: until then they refuse every call"
+        return [Finding(level="ok", what="the index was made anew from the logs", detail=told, next=restart)]
 
     def close(self) -> None:
         if self._opened is not None and not self._closed:
@@ -151,8 +165,7 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
                 "again from the logs."
             ) from error
         except StorageError as error:
-            # The last is what one of another version is told: it has other columns.
-            if not isinstance(error.__cause__, (apsw.NotADBError, apsw.CorruptError, apsw.SQLError)):
+            if not isinstance(error.__cause__, UNUSABLE):
                 raise
             self._discard_index()
             opened = self._open_index()
@@ -190,7 +203,7 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
                 if is_legacy(path):
                     self._adopt(writer, path)
                 elif has_lost_its_log(path):
-                    _log.warning("%s is left as it is: its log is not there. %s", path, LOST_LOG)
+                    _log.warning("%s is left as it is: its log is not there; %s", path, LOST_LOG)
             except StorageError as error:
                 _log.warning("%s is left as it is: %s", path, error)
 

@@ -60,7 +60,8 @@ def check(db: Db) -> list[Finding]:
     number = tuple(int(part) for part in version.split("."))
     for first, last, fault in KNOWN_FAULTS:
         if first <= number <= last:
-            findings.append(Finding(level="fault", what=f"SQLite {version} has {fault}", detail="upgrade apsw"))
+            upgrade = "python -m pip install --upgrade apsw"
+            findings.append(Finding(level="fault", what=f"SQLite {version} has {fault}", next=upgrade))
     if not findings:
         findings.append(Finding(level="ok", what=f"SQLite {version}", detail="no known fault"))
     findings.append(Finding(level="ok", what="store version", detail=str(db.pragma("user_version"))))

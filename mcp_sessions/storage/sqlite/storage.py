@@ -55,7 +55,6 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 MOST_SCANNED = 10_000
 """Messages that a search looks through where they cannot be let into the index."""
-UNCHECKED = "search index not checked"
 _MESSAGE = "seq, message_id, role, content, timestamp, more"
 _ORDER_PLACE = {
     "updated": HEAD_COLUMNS.index("updated_at"),
@@ -319,10 +318,11 @@ class SQLiteSessionStorage(SessionStorage):
             lock.close()
         raise self._file.busy(f"processes that open and close ({self._owners})")
 
-    def _clear_owners(self) -> None:
+    def _clear_owners(self) -> list[bool]:
+        """Which of those that have a lock are alive; the locks of the others are taken away."""
         with suppress(FileNotFoundError):
-            for file in list(self._owners.iterdir()):
-                self.alive(file.name)
+            return [self.alive(file.name) for file in list(self._owners.iterdir())]
+        return []
 
     def alive(self, owner: str) -> bool:
         self._here()
@@ -358,8 +358,11 @@ class SQLiteSessionStorage(SessionStorage):
         with self._here().readers.one(snapshot=True) as db:
             findings = check(db)
         if refused is not None:
-            findings.append(Finding(level="fault", what=UNCHECKED, detail=str(refused)))
-        return findings
+            after = "see to what it says, then run doctor again"
+            findings.append(Finding(level="fault", what="search index not checked", detail=str(refused), next=after))
+        owners = self._clear_owners()
+        detail = f"{owners.count(True):,} held by live processes, {owners.count(False):,} of dead ones taken away"
+        return [*findings, Finding(level="ok", what="locks", detail=detail)]
 
     def backup(self, path: str | os.PathLike[str], *, replace: bool = False) -> None:
         with self._here().readers.one(snapshot=True) as db:
