@@ -123,6 +123,20 @@ async def test_what_is_long_comes_whole_or_is_refused_with_what_to_do_and_the_co
     assert (await connected.structured("session_get", session_id="long"))["session"]["message_count"] == 12
 
 
+async def test_an_export_tells_how_far_it_is(connected: Door) -> None:
+    session_id = (await connected.structured("session_create"))["session_id"]
+    for number in range(4):
+        await connected.structured("session_add_message", session_id=session_id, role="user", content=f"m{number}")
+    told: list[float] = []
+
+    async def heard(done: float, total: float | None, message: str | None) -> None:
+        told.append(done)
+
+    export = await connected.client.call_tool("session_export", {"session_id": session_id}, progress_callback=heard)
+    assert not export.is_error
+    assert told == [1, 3, 4]
+
+
 async def test_calls_at_once_are_all_answered(connected: Door) -> None:
     session_id = (await connected.structured("session_create"))["session_id"]
     seqs: list[int] = []

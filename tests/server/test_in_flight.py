@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
-from mcp import Client, MCPError
+from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.sse import sse_client
 from mcp.types import ResourceTemplateReference
 from pydantic import BaseModel
@@ -28,7 +29,7 @@ from mcp_sessions.tools import SESSION_TOOLS, Toolbox
 from mcp_sessions.tools.awaiting import invoke_async
 from tests.processes import LONG_S, until
 from tests.server.conftest import Door
-from tests.server.pipes import Pipe, program
+from tests.server.pipes import Pipe, environment, program
 from tests.server.ports import Port
 from tests.stores import SetClock
 from tests.tools.desk import Desk
@@ -172,6 +173,40 @@ async def test_a_call_cancelled_before_its_commit_changes_nothing(
             turnstile.open()
     assert stands(manager, name) == ["cancelled"]
     assert manager.get_value("a", "held") is None
+
+
+@asynccontextmanager
+async def connected(store: Path, transport: str, mode: str) -> AsyncIterator[Client]:
+    """A client of a server of more tools, in a process of its own."""
+    url = sqlite_url(store)
+    if transport == "stdio":
+        command = program("serve_more", url)
+        server = StdioServerParameters(command=sys.executable, args=list(command), env=environment(store))
+        async with Client(server, mode=mode) as client:
+            yield client
+        return
+    with Port(store, command=program("serve_more_over_http", url)) as port:
+        async with Client(
+            sse_client(f"{port.url}/sse") if transport == "sse" else f"{port.url}/mcp", mode=mode
+        ) as client:
+            yield client
+
+
+@pytest.mark.parametrize("transport", ["stdio", "sse", "streamable-http"])
+async def test_a_client_of_any_transport_cancels_a_call(store: Path, desk: Desk, transport: str, mode: str) -> None:
+    """Over streamable HTTP in the new era it hangs up, and else it says so."""
+    desk("session_create", session_id="a")
+
+    async def stands_as(status: str) -> None:
+        await anyio.to_thread.run_sync(until, lambda: stands(desk.manager, "waiting") == [status])
+
+    async with connected(store, transport, mode) as client:
+        await client.list_tools()
+        async with given_up(client, "waiting", lambda: stands_as("running")):
+            await stands_as("cancelled")
+        assert not (await client.call_tool("release")).is_error
+    assert stands(desk.manager, "waiting") == ["cancelled"]
+    assert desk.head("a").message_count == 0
 
 
 @pytest.mark.parametrize("name", ["hold", "set_at_once"])
@@ -453,7 +488,7 @@ async def test_an_export_that_begins_anew_tells_no_less_than_before(manager: Ses
 
     async def heard(done: float, total: float | None) -> None:
         told.append(done)
-        if done == 7:
+        if told == [1, 3, 7]:
             manager.set_value("a", "changed", value=True)
 
     limiter, arguments = anyio.CapacityLimiter(1), {"session_id": "a"}

@@ -230,6 +230,7 @@ async def hear_of(writer: Pipe, server: Any, mode: str, session_id: str) -> None
     async with listening(server, mode, key, head, lists=True) as (client, ear):
         writer.structured("session_create", session_id=session_id)
         assert set(await ear.until(head)) <= {head, THE_LIST}
+        await ear.until(THE_LIST)
         took: list[float] = []
         for number in range(5):
             writer.structured("session_set", session_id=session_id, key="k", value=number)
@@ -240,6 +241,9 @@ async def hear_of(writer: Pipe, server: Any, mode: str, session_id: str) -> None
             assert isinstance(content, TextResourceContents)
             assert content.text == str(number)
         assert sorted(took)[2] < 1, took
+        ear.heard.clear()
+        writer.structured("session_delete", session_id=session_id, confirm=True)
+        assert set(await ear.until(THE_LIST)) == {head, key, THE_LIST}
 
 
 @pytest.mark.parametrize("transport", ["stdio", "sse", "streamable-http"])
@@ -258,7 +262,8 @@ async def test_what_another_server_writes_into_a_store_of_files_is_told_so_too(t
     folder = tmp_path / "sessions"
     with Pipe(folder) as writer:
         await hear_of(writer.shake_hands(), over_stdio(folder), mode, "a")
-    assert (folder / "a" / "log.jsonl").exists()
+        writer.structured("session_create", session_id="b")
+    assert (folder / "b" / "log.jsonl").exists()
 
 
 class Served:
