@@ -18,7 +18,10 @@ from mcp_sessions.storage.files.shown import RECORD_FILE
 from mcp_sessions.testing.making import called, contents, does, head, ids, said
 from tests.processes import Child, hear, say, until
 from tests.storage.legacy_tree import tree
-from tests.storage.test_files import RICH, faults, opened
+from tests.storage.test_files import RICH, faults, opened, read
+
+CALL, OTHER = (f".history/2025-11-05_10-00-0{n}_000000_git_tool" for n in (1, 2))
+"""The calls of the older layout; the folder of the other one is not there."""
 
 
 def commit_and_stop(folder: str) -> None:
@@ -146,6 +149,41 @@ def test_a_link_of_an_older_layout_is_left_where_it_leads(tmp_path: Path) -> Non
             storage.repair()
             assert faults(storage) == []
     assert {link: link.readlink() for link in links} == links
+
+
+@pytest.mark.parametrize("history", [".sessions/.history", ".history"])
+def test_a_call_of_an_older_layout_is_found_from_either_side_and_its_own_files_outlive_its_session(
+    tmp_path: Path, history: str
+) -> None:
+    """No link led to what was told of it; or all that it had left itself went with the session."""
+    sessions = tree(tmp_path)
+    (tmp_path / CALL / "output.txt").write_text("its own", encoding="utf-8")
+    for _ in range(2):
+        with FileSystemSessionStorage(sessions, tmp_path / history, durability="process") as storage:
+            assert faults(storage) == []
+        shown = [path.parent.resolve() for path in (sessions / RICH / "invocations").glob("*/record.json")]
+        assert sorted(shown) == sorted(path.parent for path in (tmp_path / history).glob("*/record.json"))
+        assert {read(path / "record.json")["invocation_id"] for path in shown} == {Path(CALL).name, Path(OTHER).name}
+        assert {read(path / "record.json")["session_id"] for path in shown} == {RICH}
+    with FileSystemSessionStorage(sessions, tmp_path / history, durability="process") as storage:
+        storage.delete(RICH, does())
+        assert faults(storage) == []
+    left = [path for path in (tmp_path / ".history", tmp_path / history) for path in path.rglob("*") if path.is_file()]
+    assert {str(path.relative_to(tmp_path)) for path in left} == {f"{CALL}/output.txt"}
+    assert not list((tmp_path / history).glob(f"*{Path(OTHER).name}"))
+
+
+def test_a_link_to_a_call_of_another_session_does_not_take_its_record_with_it(tmp_path: Path) -> None:
+    sessions = tmp_path / "sessions"
+    with opened(tmp_path) as storage:
+        for name in "st":
+            storage.create(head(name), does(records=(called(f"of-{name}", kind="work"),)))
+    link = sessions / "s" / "invocations" / "of-s"
+    link.unlink()
+    link.symlink_to((sessions / "t" / "invocations" / "of-t").readlink())
+    with opened(tmp_path) as storage:
+        storage.delete("s", does())
+    assert read(sessions / "t" / "invocations" / "of-t" / "record.json")["session_id"] == "t"
 
 
 def test_an_opening_writes_views_anew_that_a_look_at_one_shows_to_be_others(tmp_path: Path) -> None:

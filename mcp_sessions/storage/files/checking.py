@@ -14,12 +14,12 @@ from ..sqlite.driver import Db
 from ..sqlite.rows import HeadRow
 from ..sqlite.writing import SQL
 from . import known
-from .folder import SHARED, Folder
+from .folder import SHARED, Folder, name_of_deleted
 from .known import Known
 from .legacy import has_lost_its_log, is_legacy, read_legacy
 from .lines import Place, read
 from .replaying import REPAIR
-from .shown import links
+from .shown import RECORD_FILE, places
 
 KEEPS = f"{REPAIR} keeps what stands before that line, and moves the rest to a file beside it"
 LOST_LOG = "put log.jsonl back from a copy, or move the folder away"
@@ -123,5 +123,7 @@ def _orphans(folder: Folder, history: Path) -> list[str]:
     # Others write meanwhile: what is told is linked before it is there, and gone before its link is.
     told = list(history.iterdir()) if history.is_dir() else []
     sessions = [path for path in folder.path.iterdir() if path.name[0] != "."]
-    linked = {name for path in (*sessions, *folder.deleted()) for name in links(path).values()}
-    return [str(path) for path in told if path.name not in linked and path.exists()]
+    linked = {place for path in sessions for place in places(path, history)}
+    for path in folder.deleted():
+        linked.update(places(path, history, folder.of(name_of_deleted(path))))
+    return [str(path) for path in told if path not in linked and (path / RECORD_FILE).exists()]

@@ -146,9 +146,8 @@ class Folder:
 
     def put_back(self, deleted: Path, lines: int) -> None:
         """Put a folder back in sight, unless its deletion is among these lines of the store's own log."""
-        _, line, name = deleted.name.split("-", 2)
-        if int(line) > lines:
-            os.rename(deleted, self.of(name))
+        if int(deleted.name.split("-")[1]) > lines:
+            os.rename(deleted, self.of(name_of_deleted(deleted)))
 
     def rename(self, path: Path, name: str) -> None:
         """Give a folder the name of its session, before a log is in it, which would be wrong elsewhere."""
@@ -230,6 +229,11 @@ def _is_log(path: Path) -> bool:
     with suppress(OSError), path.open("rb") as file:
         return file.read(len(BEGINNING)) == BEGINNING
     return False
+
+
+def name_of_deleted(path: Path) -> str:
+    """The name that a folder out of sight had."""
+    return path.name.split("-", 2)[2]
 
 
 def name_of(session_id: str) -> str:

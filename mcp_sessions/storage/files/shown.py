@@ -24,6 +24,8 @@ from .known import Known
 
 HEAD, DATA, CALLS, LINKS, RECORD_FILE = "metadata.json", "data.json", "invocations.json", "invocations", "record.json"
 VIEWS = (CONVERSATION, HEAD, DATA, CALLS)
+BESIDE = "+record"
+"""Ends the name of a link that stands beside a given one; no name made from an id ends so."""
 SHOWN = 1000
 """Calls that invocations.json tells of, the newest; the folder beside it has all."""
 _FROM = f"SELECT {RECORD} FROM records r JOIN sessions s USING (sid)"
@@ -37,7 +39,7 @@ class Shown:
     head: SessionMetadata
     files: dict[str, bytes]
     given: dict[str, str]
-    """Where its links may lead out of the history, by name: as it was given with the call."""
+    """Where links lead that were given with their calls, by name: these are left as they are."""
 
 
 def shown(db: Db, folder: Folder, name: str) -> Shown | None:
@@ -95,20 +97,31 @@ def size(path: Path) -> int:
 # links
 
 
-def link_of(folder: Path, call: Invocation) -> Path:
-    """Where the link of a call stands in a session's folder."""
-    return folder / LINKS / file_name(call.invocation_id)
+def link_of(folder: Path, call: Invocation, history: Path, given: dict[str, str]) -> Path:
+    """Where the link of a call stands in a session's folder: beside one that was given and leads elsewhere."""
+    link = folder / LINKS / file_name(call.invocation_id)
+    if link.name in given and given[link.name] == str(_target(link)) and told_at(link, call, history) is None:
+        return link.with_name(link.name + BESIDE)
+    return link
 
 
-def told_at(link: Path, call: Invocation, history: Path, given: dict[str, str]) -> Path | None:
+def told_at(link: Path, call: Invocation, history: Path) -> Path | None:
     """The folder in the history to which a call's link leads; None where it does not lead to one of this call."""
-    target = _target(link)
-    if target is None:
+    place = place_of(link, history)
+    if place is None or told_of(place) not in (None, (call.session_id, call.invocation_id)):
         return None
-    if target.parent != Path(os.path.realpath(history)):
-        return history / target.name if given.get(link.name) == str(target) else None
-    place = history / target.name
-    return place if told_of(place) in (None, (call.session_id, call.invocation_id)) else None
+    return place
+
+
+def place_of(link: Path, history: Path) -> Path | None:
+    """The folder in the history to which a link leads; None where it leads elsewhere."""
+    return _in_history(_target(link), history)
+
+
+def _in_history(target: Path | None, history: Path) -> Path | None:
+    if target is None or target.parent != Path(os.path.realpath(history)):
+        return None
+    return history / target.name
 
 
 def told_of(place: Path) -> tuple[str | None, str | None] | None:
@@ -119,30 +132,41 @@ def told_of(place: Path) -> tuple[str | None, str | None] | None:
     return None
 
 
-def strange(folder: Path, session_id: str, names: set[str]) -> Iterator[Path]:
+def strange(folder: Path, history: Path, session_id: str, names: set[str]) -> Iterator[Path]:
     """The links that tell of a call which a session with that id has not, and which was another one's before it."""
     with suppress(OSError):
         for entry in os.scandir(folder / LINKS):
-            place = None if entry.name in names else _target(Path(entry))
+            place = None if entry.name in names else place_of(Path(entry), history)
             told = None if place is None else told_of(place)
-            if told is not None and told[0] == session_id and file_name(str(told[1])) == entry.name:
+            if told is None or told[0] != session_id:
+                continue
+            if entry.name.removesuffix(BESIDE) == file_name(str(told[1])):
                 yield Path(entry)
 
 
-def links(folder: Path) -> dict[str, str]:
-    """The calls of a session's folder: the name of each, and of its folder in the history."""
-    found: dict[str, str] = {}
+def places(folder: Path, history: Path, at: Path | None = None) -> Iterator[Path]:
+    """The folders in the history to which the links of a session's folder lead; or led, while that was `at`."""
     with suppress(OSError):
         for entry in os.scandir(folder / LINKS):
-            name = Path(_text(Path(entry)) or "").name
-            if name not in ("", ".."):  # which are no folder of a call's own
-                found[entry.name] = name
-    return found
+            place = _in_history(_target(Path(entry), (at or folder) / LINKS), history)
+            if place is not None:
+                yield place
 
 
-def _target(link: Path) -> Path | None:
+def untell(place: Path, name: str) -> None:
+    """Remove what the history tells of a call of the session in a folder of that name; what else stands there stays."""
+    told = told_of(place)
+    if told is not None and file_name(str(told[0])) != name:
+        return
+    with suppress(OSError):
+        for file in (RECORD_FILE, f"{RECORD_FILE}.new"):
+            (place / file).unlink(missing_ok=True)
+        place.rmdir()
+
+
+def _target(link: Path, at: Path | None = None) -> Path | None:
     text = _text(link)
-    return None if not text else Path(os.path.realpath(link.parent / text))
+    return None if not text else Path(os.path.realpath((at or link.parent) / text))
 
 
 def _text(link: Path) -> str | None:
@@ -175,15 +199,15 @@ def differs(db: Db, folder: Folder, history: Path, name: str) -> Path | None:
     told: set[str] = set()
     otherwise: dict[str, Path] = {}
     for call in calls(db, there.sid):
-        link = link_of(place, call)
-        of = told_at(link, call, history, view.given)
+        link = link_of(place, call, history, view.given)
+        of = told_at(link, call, history)
         if of is not None and _has(of / RECORD_FILE, pretty(call.to_dict())):
             told.add(link.name)
         else:
             otherwise[link.name] = link if of is None else of / RECORD_FILE
     # Calls recorded under one id, which no caller chose, share a link: it tells of one of them.
     wrong = (path for name, path in otherwise.items() if name not in told)
-    return next(wrong, next(strange(place, view.head.session_id, {*told, *otherwise}), None))
+    return next(wrong, next(strange(place, history, view.head.session_id, {*told, *otherwise}), None))
 
 
 def _has(path: Path, data: bytes) -> bool:

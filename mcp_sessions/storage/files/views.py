@@ -29,7 +29,7 @@ from ..sqlite.rows import message_of
 from ..sqlite.writer import Writer
 from ..sqlite.writing import SQL
 from . import known
-from .folder import CONVERSATION, Folder
+from .folder import CONVERSATION, Folder, name_of_deleted
 from .known import Known
 from .lines import Entry
 from .shown import (
@@ -38,8 +38,9 @@ from .shown import (
     calls,
     differs,
     link_of,
-    links,
     mark,
+    place_of,
+    places,
     pretty,
     shown,
     size,
@@ -47,6 +48,7 @@ from .shown import (
     strange,
     told_at,
     told_of,
+    untell,
 )
 
 QUIET_S = 1.0
@@ -163,8 +165,9 @@ class Views:
                 return
             try:
                 for gone in self._writer.run(lambda _: self._folder.deleted()):  # where none is being taken back
-                    for name in links(gone).values():
-                        shutil.rmtree(self._history / name, ignore_errors=True)
+                    name = name_of_deleted(gone)
+                    for place in places(gone, self._history, self._folder.of(name)):
+                        untell(place, name)
                     shutil.rmtree(gone, ignore_errors=True)
             finally:
                 self._lock.release()
@@ -303,16 +306,18 @@ class Views:
             self._tell(folder, call, view.given)
         if self._late():
             return False
-        of = links(folder)
-        for link in strange(folder, view.head.session_id, {link_of(folder, call).name for call in every}):
-            shutil.rmtree(self._history / of[link.name], ignore_errors=True)
+        names = {link_of(folder, call, self._history, view.given).name for call in every}
+        for link in strange(folder, self._history, view.head.session_id, names):
+            place = place_of(link, self._history)
+            if place is not None:
+                untell(place, folder.name)
             link.unlink()
         return True
 
     def _tell(self, folder: Path, call: Invocation, given: dict[str, str]) -> None:
         """The record of a call, and a link to it."""
-        link = link_of(folder, call)
-        place = told_at(link, call, self._history, given)  # also where a later attempt began at another time
+        link = link_of(folder, call, self._history, given)
+        place = told_at(link, call, self._history)  # also where a later attempt began at another time
         if place is None:
             stamp = call.started_at.strftime("%Y%m%d_%H%M%S")
             tool = file_name(call.tool_name)[: min(64, MOST_CHARS - len(f"{stamp}__{link.name}"))]
