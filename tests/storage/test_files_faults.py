@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from mcp_sessions.errors import SessionNotFoundError, StorageError
+from mcp_sessions import SessionManager
+from mcp_sessions.errors import InvocationConflictError, SessionNotFoundError, StorageError
 from mcp_sessions.models import Query
 from mcp_sessions.storage import FileSystemSessionStorage
 from mcp_sessions.storage.files.folder import LOG
-from mcp_sessions.testing.making import contents, does, head, ids, said, say
-from tests.processes import full_counts, until
+from mcp_sessions.testing.making import contents, does, head, ids, said, say, values
+from tests.processes import Child, full_counts, until
 from tests.storage.disks import Disk
 from tests.storage.recording import Recorder
 
@@ -144,6 +145,33 @@ def test_a_session_whose_folder_is_removed_in_the_middle_of_a_call_takes_no_writ
     assert not (folder / "a").exists()
     with FileSystemSessionStorage(folder) as storage:
         assert ids(storage) == ["b"]
+        assert {finding.level for finding in storage.check()} == {"ok"}
+
+
+def delete_and_make(folder: str, again: bool) -> None:
+    """Delete session a, and make another one of its id."""
+    with FileSystemSessionStorage(folder) as storage:
+        storage.delete("a", does())
+        if again:
+            storage.create(head("a"), say(said("1", "of another")))
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["gone", "another one"])
+def test_a_session_that_another_process_deletes_in_the_middle_of_a_call_takes_no_write(
+    tmp_path: Path, again: bool
+) -> None:
+    folder = made(tmp_path / "sessions")
+    with SessionManager(FileSystemSessionStorage(folder)) as manager:
+        refusal = InvocationConflictError if again else SessionNotFoundError
+        with pytest.raises(refusal), manager.call("tool", "a", slow=True) as call:
+            call.draft.set_value("k", 1)
+            with Child(delete_and_make, str(folder), again) as other:
+                other.ends_well()
+        assert (manager.get_session("a") is not None) == again
+    assert (folder / "a").exists() == again
+    with FileSystemSessionStorage(folder) as storage:
+        assert ids(storage) == (["a", "b"] if again else ["b"])
+        assert not again or (contents(storage, "a"), values(storage, "a")) == (["of another"], {})
         assert {finding.level for finding in storage.check()} == {"ok"}
 
 
