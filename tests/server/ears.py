@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
 import pytest
 from mcp import Client
 from mcp.client.session import IncomingMessage
-from mcp.client.subscriptions import ResourceUpdated, Subscription
+from mcp.client.subscriptions import ResourceUpdated, Subscription, SubscriptionLost
 from mcp.shared.exceptions import MCPDeprecationWarning
 from mcp.types import ResourceListChangedNotification, ResourceUpdatedNotification
 
@@ -48,9 +48,10 @@ class Ear:
             self.hear(THE_LIST)
 
     async def follow(self, subscription: Subscription) -> None:
-        """What a client of the new era is told."""
-        async for event in subscription:
-            self.hear(event.uri if isinstance(event, ResourceUpdated) else THE_LIST)
+        """What a client of the new era is told, until its server ends."""
+        with suppress(SubscriptionLost):
+            async for event in subscription:
+                self.hear(event.uri if isinstance(event, ResourceUpdated) else THE_LIST)
 
 
 async def subscribe(client: Client, uri: str) -> None:

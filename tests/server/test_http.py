@@ -28,6 +28,7 @@ from tests.storage.programs import hold_gate, hold_lock
 from tests.tools.desk import Desk
 
 from .conftest import Door
+from .ears import listening
 from .pipes import SERVE, environment, program
 from .ports import Port, answer, head
 
@@ -149,6 +150,17 @@ async def test_a_signal_ends_it_whoever_is_connected(port: Port, desk: Desk, end
         assert b"event:" not in events.read()
     assert [record.tool_name for record in desk.manager.invocations("a").items] == ["session_get"]
     assert port.errors().count("\n") == 1, port.errors()
+
+
+@pytest.mark.parametrize(("path", "ending"), [("/mcp", signal.SIGTERM), ("/sse", signal.SIGINT)])
+async def test_who_listens_does_not_hold_up_the_end(store: Path, desk: Desk, path: str, mode: str, ending: int) -> None:
+    desk.manager.create_session("a")
+    with Port(store, command=program("serve_patiently_over_http", str(store))) as port:
+        url = f"{port.url}{path}"
+        async with listening(sse_client(url) if path == "/sse" else url, mode, "session:///a") as (_, ear):
+            desk.manager.update_session_metadata("a", purpose="x")
+            await ear.until("session:///a")
+            assert await anyio.to_thread.run_sync(port.end, ending) == 0
 
 
 def asking(method: str, params: dict[str, Any], name: str) -> bytes:
