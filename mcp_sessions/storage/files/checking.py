@@ -23,6 +23,7 @@ from .shown import RECORD_FILE, places
 
 KEEPS = f"{REPAIR} keeps what stands before that line, and moves the rest to a file beside it"
 LOST_LOG = "put log.jsonl back from a copy, or move the folder away"
+STALE = "views that do not tell what their log does"
 NAMED = 5
 """How many of one kind are named."""
 
@@ -57,7 +58,7 @@ def check(db: Db, folder: Folder, history: Path) -> list[Finding]:
 def told_otherwise(views: Mapping[str, Path]) -> Iterator[Finding]:
     """What is said of views that do not tell what their log does."""
     anew = f"{REPAIR} writes them anew; what was changed in them by hand is lost"
-    return _named("warning", "views that do not tell what their log does", map(str, views.values()), anew)
+    return _named("warning", STALE, map(str, views.values()), anew)
 
 
 def _not_adopted(path: Path) -> Finding:
