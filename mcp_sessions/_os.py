@@ -26,6 +26,10 @@ try:
     import msvcrt
 except ImportError:
     msvcrt = None
+try:
+    import resource
+except ImportError:  # Windows, which has no such limit
+    resource = None
 
 POLL_S = 0.005
 _HAS_PWRITE = hasattr(os, "pwrite")
@@ -233,6 +237,20 @@ def sync_directory(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def open_files(most: int) -> int:
+    """How many files this process may have open, up to `most`: as many as the system lets it ask for."""
+    if resource is None:
+        return most
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        except (OSError, ValueError):  # macOS may allow less than it says
+            return soft
+    return allowed
 
 
 class Forked(Protocol):

@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from .._os import open_files
 from ..errors import ConfigError, StorageError
 from ..manager import SessionManager
 from ..web.guard import LOOPBACK, Guard, GuardedConnection, is_loopback
@@ -35,6 +36,7 @@ ANSWER_S = 0.25
 END_S = 2
 """After this, whatever did not end is left behind."""
 MOST_CONNECTIONS = 2_000
+"""Or half of the files that the process may have open, where that is less: the store needs some too."""
 ENVELOPE_BYTES = 4 << 20
 """What a request may have beside the largest payload."""
 LONGEST_BODIES = 4
@@ -174,6 +176,7 @@ async def serve(app: Ending, bound: socket.socket, give_up: Callable[[], None]) 
     """Serve until SIGTERM or SIGINT: done in two seconds, whoever is connected. Calls that were accepted may finish
     within one of them, and are cancelled else; soon after the end begins, `give_up` is called from a thread.
     """
+    connections = min(MOST_CONNECTIONS, open_files(2 * MOST_CONNECTIONS) // 2)
     config = uvicorn.Config(
         app,
         http=GuardedConnection,
@@ -183,7 +186,8 @@ async def serve(app: Ending, bound: socket.socket, give_up: Callable[[], None]) 
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=MOST_CONNECTIONS,
+        limit_concurrency=connections,
+        backlog=connections // 4,  # that many are taken at once, before any of them is counted
         timeout_graceful_shutdown=END_S,
     )
     server = _Uvicorn(config, app, give_up)

@@ -144,7 +144,9 @@ def _refused(status: int, text: str, **headers: str) -> Response:
 
 
 class GuardedConnection(H11Protocol):
-    """A connection that is closed where the other side neither sends a request, nor reads the answer, nor is there."""
+    """A connection that is closed where the other side neither sends a request, nor reads the answer, nor is there;
+    and at once where it would be one of `limit_concurrency`, so that there are always fewer, whatever they do.
+    """
 
     head_s = HEAD_S
     read_s = READ_S
@@ -154,6 +156,9 @@ class GuardedConnection(H11Protocol):
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for a request; let the system ask whether the other side is still there."""
         super().connection_made(transport)
+        if self.limit_concurrency is not None and len(self.connections) >= self.limit_concurrency:
+            transport.abort()
+            return
         _keep_asking(transport.get_extra_info("socket"))
         self._wait_for_head()
 

@@ -136,6 +136,16 @@ def serve_patiently_over_http(storage: str) -> None:
         anyio.run(http.serve, app, bound, manager.storage.give_up)
 
 
+def serve_with_files(soft: str, hard: str) -> None:
+    """A server over HTTP that may have so many files open: as it is, and if it asks."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (int(soft), int(hard)))
+    from mcp_sessions.cli import main
+
+    main(["serve", "--transport", "http", "--port", "0"])
+
+
 def serve_without_signals() -> None:
     """A server where the event loop knows no signals, as on Windows."""
     import asyncio

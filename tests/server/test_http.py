@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,28 @@ async def test_who_listens_does_not_hold_up_the_end(store: Path, desk: Desk, pat
             desk.manager.update_session_metadata("a", purpose="x")
             await ear.until("session:///a")
             assert await anyio.to_thread.run_sync(port.end, ending) == 0
+
+
+def test_more_connections_than_there_are_files_for_are_closed_and_the_others_served(store: Path) -> None:
+    """The server could not take connections any more, and wrote 300,000 lines about it."""
+    with Port(store, command=program("serve_with_files", "256", "256")) as port, port.connect() as half:
+        request = asking("tools/call", {"name": "session_create", "arguments": {}}, "session_create")
+        half.sendall(request[:-1])
+        with ExitStack() as idle:
+            many = [idle.enter_context(port.connect()) for _ in range(400)]
+            with suppress(ConnectionResetError):
+                assert many[-1].recv(1) == b""
+            half.sendall(request[-1:])
+            assert answer(half)[0] == 200
+        assert port.errors().count("\n") == 1, port.errors()
+
+
+def test_a_server_asks_for_the_files_that_its_clients_need(store: Path) -> None:
+    with Port(store, command=program("serve_with_files", "64", "4096")) as port, ExitStack() as clients:
+        for _ in range(100):
+            client = clients.enter_context(port.connect())
+            client.sendall(head("GET /sse"))
+            assert client.recv(1)
 
 
 def asking(method: str, params: dict[str, Any], name: str) -> bytes:
