@@ -17,6 +17,8 @@ from tests.storage.power import WAYS, Cut, states
 from tests.storage.recording import Mark, Operation, Recorder
 from tests.storage.test_files_faults import MOVED
 
+BEHIND = (STALE, "told of calls of no session")
+"""What a loss of power may leave of views: a link may be lost, and what it led to not."""
 EACH = {"all": 1, "nothing": 1}
 """At one of so many moments it is cut off, else at one of five."""
 
@@ -49,7 +51,7 @@ def test_an_adoption_that_is_cut_off_anywhere_is_taken_up_by_the_next_opening(wa
         shutil.rmtree(disk)
         path.rename(disk)  # where the calls left their files is kept as a whole path
         for _ in range(2):
-            assert adopted(sessions, MOVED, *([] if way == "all" else [STALE])) == whole, str(cut)
+            assert adopted(sessions, MOVED, *(() if way == "all" else BEHIND)) == whole, str(cut)
 
 
 def _of_index(one: Operation) -> bool:
