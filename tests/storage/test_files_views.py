@@ -165,6 +165,7 @@ def test_a_call_of_an_older_layout_is_found_from_either_side_and_its_own_files_o
         assert sorted(shown) == sorted(path.parent for path in (tmp_path / history).glob("*/record.json"))
         assert {read(path / "record.json")["invocation_id"] for path in shown} == {Path(CALL).name, Path(OTHER).name}
         assert {read(path / "record.json")["session_id"] for path in shown} == {RICH}
+        assert all(path.name.endswith(read(path / "record.json")["invocation_id"]) for path in shown)
     with FileSystemSessionStorage(sessions, tmp_path / history, durability="process") as storage:
         storage.delete(RICH, does())
         assert faults(storage) == []

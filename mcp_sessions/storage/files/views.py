@@ -320,8 +320,9 @@ class Views:
         place = told_at(link, call, self._history)  # also where a later attempt began at another time
         if place is None:
             stamp = call.started_at.strftime("%Y%m%d_%H%M%S")
-            tool = file_name(call.tool_name)[: min(64, MOST_CHARS - len(f"{stamp}__{link.name}"))]
-            place = self._free(f"{stamp}_{tool}_{link.name}", call)
+            name = file_name(call.invocation_id)
+            tool = file_name(call.tool_name)[: min(64, MOST_CHARS - len(f"{stamp}__{name}"))]
+            place = self._free(f"{stamp}_{tool}_{name}", call)
             # The link comes first, and in a folder that is there: what is told is found again when it is to go.
             link.parent.mkdir(mode=0o700, exist_ok=True)
             link.unlink(missing_ok=True)
