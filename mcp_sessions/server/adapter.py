@@ -1,7 +1,6 @@
 """The adapter between the MCP SDK and the toolbox: what is listed, how a call comes in and goes out.
 
-The core blocks, so every call hops to a thread here and nowhere else. Every handler is wrapped: an exception that
-leaves one would reach an old client word for word.
+Every handler is wrapped: an exception that leaves one would reach an old client word for word.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from importlib.metadata import version
 from typing import Any, TypeVar
 
 import anyio
-import anyio.to_thread
 from anyio.abc import TaskGroup
 from mcp import MCPError
 from mcp.server import CacheHint
@@ -54,13 +52,11 @@ from .events import ENVELOPE_BYTES, MOST_BYTES, SSE_MESSAGES
 from .icons import SESSIONS
 from .subscriptions import Subscriptions
 from .texts import DESCRIPTION, TITLE, instructions
+from .threads import Threads
 
 log = logging.getLogger(__name__)
 Context = ServerRequestContext[TaskGroup]
 IDEMPOTENCY_KEY = "mcp-sessions/idempotencyKey"
-THREADS = 64
-FEW = 8
-"""For those that read and may all the same wait for another process; the store has no more connections to read with."""
 PATIENCE_S = 1.0
 AN_HOUR_MS = 3_600_000
 _FIXED = CacheHint(ttl_ms=AN_HOUR_MS, scope="public")
@@ -78,10 +74,13 @@ R = TypeVar("R")
 
 
 class SessionsServer(Server[TaskGroup]):
-    """An MCP server; `subscriptions` knows who is told of what changes, `calls` what is being answered."""
+    """An MCP server; `subscriptions` knows who is told of what changes, `calls` what is being answered, `threads` where
+    the store is asked.
+    """
 
-    def __init__(self, subscriptions: Subscriptions, calls: InFlight, **given: Any) -> None:
+    def __init__(self, subscriptions: Subscriptions, calls: InFlight, threads: Threads, **given: Any) -> None:
         super().__init__("mcp-sessions", lifespan=subscriptions.lifespan, **given)
+        self.threads = threads
         self.subscriptions = subscriptions
         self.calls = calls
 
@@ -106,9 +105,8 @@ def build_server(
     `trusted` clients, as those over stdio, are told all that is known of a store that does not work.
     """
     listed = [_listed(tool, pinned) for tool in toolbox if tool.toolset in toolsets]
-    threads = _Threads()
-    reading = threads.reading
-    subscriptions, calls = Subscriptions(manager, reading), InFlight()
+    threads = Threads()
+    subscriptions, calls = Subscriptions(manager, threads), InFlight()
 
     async def call_tool(context: Context, params: CallToolRequestParams) -> CallToolResult:
         tool = toolbox.get(params.name)
@@ -140,7 +138,7 @@ def build_server(
     async def list_resources(context: Context, params: PaginatedRequestParams | None) -> ListResourcesResult:
         await subscriptions.lists(context)
         page = functools.partial(resources.listed, manager, params and params.cursor)
-        return await anyio.to_thread.run_sync(page, limiter=reading)
+        return await threads.read(page)
 
     async def read_resource(context: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
         read = functools.partial(
@@ -151,7 +149,7 @@ def build_server(
             caller=_caller(context),
             most_bytes=_most_bytes(context),
         )
-        return await anyio.to_thread.run_sync(read, limiter=reading)
+        return await threads.read(read)
 
     async def get_prompt(context: Context, params: GetPromptRequestParams) -> GetPromptResult:
         get = functools.partial(
@@ -163,15 +161,16 @@ def build_server(
             toolsets=toolsets,
             pinned=pinned,
         )
-        return await anyio.to_thread.run_sync(get, limiter=reading)
+        return await threads.read(get)
 
     async def complete(_context: Context, params: CompleteRequestParams) -> CompleteResult:
         find = functools.partial(completion.complete, manager, params, pinned=pinned)
-        return await anyio.to_thread.run_sync(find, limiter=reading)
+        return await threads.read(find)
 
     return SessionsServer(
         subscriptions,
         calls,
+        threads,
         version=version("mcp-sessions"),
         title=TITLE,
         description=DESCRIPTION,
@@ -190,21 +189,6 @@ def build_server(
         on_get_prompt=_guarded(_in_flight(calls, get_prompt), trusted),
         on_completion=_guarded(_in_flight(calls, complete), trusted),
     )
-
-
-class _Threads:
-    """Whoever writes may wait for another process, and who reads does not wait behind that."""
-
-    def __init__(self) -> None:
-        self.reading = anyio.CapacityLimiter(THREADS)
-        self._writing = anyio.CapacityLimiter(THREADS)
-        self._catching_up = anyio.CapacityLimiter(FEW)
-
-    def of(self, tool: Tool | None) -> anyio.CapacityLimiter:
-        """What bounds the threads in which a tool is called."""
-        if tool is None or not tool.reads:
-            return self._writing
-        return self._catching_up if tool.catches_up else self.reading
 
 
 def _fixed(result: R) -> Callable[[Context, PaginatedRequestParams | None], Awaitable[R]]:

@@ -8,7 +8,6 @@ import socket
 from collections.abc import Callable, Generator
 
 import anyio
-import anyio.to_thread
 import uvicorn
 from mcp.server.sse import SseServerTransport
 from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
@@ -51,7 +50,7 @@ def build_app(server: SessionsServer, manager: SessionManager, host: str = "127.
 
     async def healthz(_: Request) -> Response:
         try:
-            await anyio.to_thread.run_sync(lambda: manager.query(limit=1))
+            await server.threads.read(lambda: manager.query(limit=1))
         except StorageError as error:
             log.error("%s", error)  # noqa: TRY400 - where it was raised says nothing that its text does not
             return JSONResponse({"status": "the store does not answer"}, 503)

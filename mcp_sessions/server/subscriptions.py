@@ -14,7 +14,6 @@ from collections.abc import AsyncGenerator, Callable, Collection, Generator
 from contextlib import asynccontextmanager, contextmanager
 
 import anyio
-import anyio.to_thread
 from anyio.abc import TaskGroup
 from mcp import MCPError
 from mcp.server.context import ServerRequestContext
@@ -33,6 +32,7 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
 from ..errors import InvalidArgumentError
 from ..manager import SessionManager
+from .threads import Threads
 from .watching import Listener, Watcher
 
 log = logging.getLogger(__name__)
@@ -42,10 +42,10 @@ Context = ServerRequestContext[TaskGroup]
 class Subscriptions:
     """Who has subscribed to what, in this process."""
 
-    def __init__(self, manager: SessionManager, limiter: anyio.CapacityLimiter) -> None:
+    def __init__(self, manager: SessionManager, threads: Threads) -> None:
         self.watcher = Watcher(manager)
         self._manager = manager
-        self._limiter = limiter
+        self._threads = threads
         self._clients: dict[str | int, _Client] = {}
         """Of the old era."""
         self._open = Counter[str | int]()
@@ -134,9 +134,7 @@ class Subscriptions:
 
     async def _watch(self, listener: Listener, uris: Collection[str], *, lists: bool) -> None:
         try:
-            await anyio.to_thread.run_sync(
-                lambda: listener.watch(self._manager, uris, lists=lists), limiter=self._limiter
-            )
+            await self._threads.read(lambda: listener.watch(self._manager, uris, lists=lists))
         except InvalidArgumentError as error:
             raise MCPError(INVALID_PARAMS, str(error)) from error
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,21 @@ async def test_health_is_that_the_store_can_be_read(shared: Port, store: Path) -
         response = await client.get("/healthz")  # of a store that is closed
     assert response.status_code == 503
     assert str(store) not in response.text
+
+
+async def test_health_is_told_although_all_threads_but_the_servers_are_taken(desk: Desk) -> None:
+    app = build_app(build_server(desk.manager, SESSION_TOOLS, ("core",)), desk.manager)
+    others = anyio.to_thread.current_default_thread_limiter()
+    async with (
+        AsyncExitStack() as taken,
+        httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://localhost") as client,
+    ):
+        for _ in range(int(others.total_tokens)):
+            holder = object()
+            await others.acquire_on_behalf_of(holder)
+            taken.callback(others.release_on_behalf_of, holder)
+        with anyio.fail_after(LONG_S):
+            assert (await client.get("/healthz")).status_code == 200
 
 
 def test_what_is_not_served_is_answered_so(shared: Port) -> None:

@@ -235,7 +235,7 @@ async def test_a_call_cancelled_while_it_waits_for_a_thread_is_on_record(
     before: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mcp_sessions.server.adapter.THREADS", 1)
+    monkeypatch.setattr("mcp_sessions.server.threads.THREADS", 1)
     async with Client(build_server(manager, box, ("core",)), mode=mode) as client:
         await client.list_tools()
         async with anyio.create_task_group() as group:
@@ -276,7 +276,7 @@ async def test_reads_do_not_wait_behind_writes_that_wait(
     manager: SessionManager, box: Toolbox, turnstile: Turnstile, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sixty-four writes that waited for another process took every thread: for 30 s nobody was answered."""
-    monkeypatch.setattr("mcp_sessions.server.adapter.THREADS", 1)
+    monkeypatch.setattr("mcp_sessions.server.threads.THREADS", 1)
     async with Client(build_server(manager, box, ("core",)), mode=mode) as client, anyio.create_task_group() as group:
         await client.list_tools()
         group.start_soon(client.call_tool, "hold", {"session_id": "a"})
@@ -296,7 +296,7 @@ async def test_a_slow_call_ends_although_those_who_wait_for_it_have_all_threads(
     box: Toolbox, turnstile: Turnstile, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It waited for a thread to be recorded in, and its retries had them all until they gave up."""
-    monkeypatch.setattr("mcp_sessions.server.adapter.THREADS", 1)
+    monkeypatch.setattr("mcp_sessions.server.threads.THREADS", 1)
     storage = AskedStorage()
     with SessionManager(storage, clock=SetClock()) as manager:
         manager.create_session("a")
