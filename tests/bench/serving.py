@@ -28,6 +28,9 @@ from .stores import CONTENT, Ground, Measure, manager_on
 CALL = Row("stdio call", "MCP", "session_add_message, p50 / a bare tool that writes and syncs", "<=", 1.3, "x")
 HTTP = Row("http call", "MCP", "the same over streamable HTTP", "<=", None, "x")
 SSE = Row("sse call", "MCP", "the same over SSE", "<=", None, "x")
+ECHO = Row("stdio call, to an echo", "MCP", "session_add_message, p50 / a bare tool that echoes", "<=", None, "x")
+HTTP_ECHO = Row("http call, to an echo", "MCP", "the same over streamable HTTP", "<=", None, "x")
+SSE_ECHO = Row("sse call, to an echo", "MCP", "the same over SSE", "<=", None, "x")
 CALL_32 = Row("stdio call, 32 callers", "MCP", "calls per second / of the bare tool", ">=", None, "x")
 HTTP_32 = Row("http call, 32 callers", "MCP", "the same over streamable HTTP", ">=", None, "x")
 SSE_32 = Row("sse call, 32 callers", "MCP", "the same over SSE", ">=", None, "x")
@@ -59,11 +62,11 @@ def _server(ground: Ground, store: Path, arguments: Sequence[str]) -> StdioServe
     )
 
 
-def calls(one: Row, many: Row, over: Over, ground: Ground) -> Figures:
-    return anyio.run(_calls, one, many, over, ground)
+def calls(one: Row, to_echo: Row, many: Row, over: Over, ground: Ground) -> Figures:
+    return anyio.run(_calls, one, to_echo, many, over, ground)
 
 
-async def _calls(one: Row, many: Row, over: Over, ground: Ground) -> Figures:
+async def _calls(one: Row, to_echo: Row, many: Row, over: Over, ground: Ground) -> Figures:
     store = ground.path()
     with manager_on(store) as manager:
         manager.create_session("s")
@@ -88,10 +91,14 @@ async def _calls(one: Row, many: Row, over: Over, ground: Ground) -> Figures:
             for place, act in enumerate(acts):
                 rates[place].append(await _rate(act, max(rounds // 100, 1)))
     echo, write, add = samples
-    detail = {"us": micros(add), "write_us": micros(write), "echo_us": micros(echo), "to_echo": p50(add) / p50(echo)}
+    detail = {"us": micros(add), "write_us": micros(write), "echo_us": micros(echo)}
     detail |= dict(zip(("echo_per_s", "write_per_s", "per_s"), (round(p50(some[1:])) for some in rates), strict=True))
     return Figures(
-        {one.name: p50(add) / p50(write), many.name: p50(rates[2][1:]) / p50(rates[1][1:])},
+        {
+            one.name: p50(add) / p50(write),
+            to_echo.name: p50(add) / p50(echo),
+            many.name: p50(rates[2][1:]) / p50(rates[1][1:]),
+        },
         detail,
     )
 
@@ -278,9 +285,9 @@ def listing(ground: Ground) -> Figures:
 
 
 MEASURES: list[tuple[Measure, list[Row]]] = [
-    (functools.partial(calls, CALL, CALL_32, _over_stdio), [CALL, CALL_32]),
-    (functools.partial(calls, HTTP, HTTP_32, _over_http), [HTTP, HTTP_32]),
-    (functools.partial(calls, SSE, SSE_32, _over_sse), [SSE, SSE_32]),
+    (functools.partial(calls, CALL, ECHO, CALL_32, _over_stdio), [CALL, ECHO, CALL_32]),
+    (functools.partial(calls, HTTP, HTTP_ECHO, HTTP_32, _over_http), [HTTP, HTTP_ECHO, HTTP_32]),
+    (functools.partial(calls, SSE, SSE_ECHO, SSE_32, _over_sse), [SSE, SSE_ECHO, SSE_32]),
     (growth, [GROWTH]),
     (memory, [MEMORY]),
     (starts, [SPAWN, SPAWN_HTTP]),
