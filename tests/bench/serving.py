@@ -35,6 +35,8 @@ CALL_32 = Row("stdio call, 32 callers", "MCP", "calls per second / of the bare t
 HTTP_32 = Row("http call, 32 callers", "MCP", "the same over streamable HTTP", ">=", None, "x")
 SSE_32 = Row("sse call, 32 callers", "MCP", "the same over SSE", ">=", None, "x")
 GROWTH = Row("memory after 100,000 calls", "MCP", "growth of the server since the first thousand", "<=", 20, "MB")
+HTTP_GROWTH = Row("memory after 5,000 calls, HTTP", "MCP", "the same over streamable HTTP", "<=", 5, "MB")
+SSE_GROWTH = Row("memory after 5,000 calls, SSE", "MCP", "the same over SSE", "<=", 5, "MB")
 MEMORY = Row("memory at 100,000", "MCP", "of the server, at 100,000 messages / at 10", "<=", 1.2, "x")
 SPAWN = Row("server start", "MCP", "spawn to first reply / a bare SDK server", "<=", 1.1, "x")
 SPAWN_HTTP = Row("server start, HTTP", "MCP", "the same over streamable HTTP", "<=", None, "x")
@@ -193,6 +195,35 @@ def growth(ground: Ground) -> Figures:
     return Figures({GROWTH.name: used[-1] - used[0]}, {"first_mb": round(used[0], 1), "last_mb": round(used[-1], 1)})
 
 
+def growth_over(row: Row, over: Over, ground: Ground) -> Figures:
+    """The same through a client, which takes longer: a twentieth of the calls."""
+    return anyio.run(_growth_over, row, over, ground)
+
+
+async def _growth_over(row: Row, over: Over, ground: Ground) -> Figures:
+    store = ground.path()
+    with manager_on(store) as manager:
+        manager.create_session("s")
+    message = {"session_id": "s", "role": "user", "content": CONTENT}
+    before = _children()
+    used: list[float] = []
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(Client(next(over(ground, store, stack))))
+        (server,) = _children() - before
+        acts = [
+            functools.partial(client.call_tool, "session_add_message", message),
+            functools.partial(client.call_tool, "session_get", {"session_id": "s", "messages": 5}),
+        ]
+        count = ground.scale.calls // 20
+        for done in range(CALLERS, count + CALLERS, CALLERS):
+            async with anyio.create_task_group() as group:
+                for number in range(CALLERS):
+                    group.start_soon(_done, acts[number % 2])
+            if done >= min(1000, count // 2):
+                used.append(resident_mb(server))
+    return Figures({row.name: used[-1] - used[0]}, {"first_mb": round(used[0], 1), "last_mb": round(used[-1], 1)})
+
+
 def memory(ground: Ground) -> Figures:
     """After the same calls on a long and on a short session."""
     long, short = (anyio.run(_used, ground.long(messages), ground) for messages in (ground.scale.messages, 10))
@@ -289,6 +320,8 @@ MEASURES: list[tuple[Measure, list[Row]]] = [
     (functools.partial(calls, HTTP, HTTP_ECHO, HTTP_32, _over_http), [HTTP, HTTP_ECHO, HTTP_32]),
     (functools.partial(calls, SSE, SSE_ECHO, SSE_32, _over_sse), [SSE, SSE_ECHO, SSE_32]),
     (growth, [GROWTH]),
+    (functools.partial(growth_over, HTTP_GROWTH, _over_http), [HTTP_GROWTH]),
+    (functools.partial(growth_over, SSE_GROWTH, _over_sse), [SSE_GROWTH]),
     (memory, [MEMORY]),
     (starts, [SPAWN, SPAWN_HTTP]),
     (listing, [LS]),
