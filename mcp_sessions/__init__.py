@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         SessionsError,
         StorageBusyError,
         StorageClosedError,
+        StorageDamagedError,
         StorageError,
         UnknownToolError,
     )
@@ -61,6 +62,7 @@ __all__ = [
     "SessionsError",
     "StorageBusyError",
     "StorageClosedError",
+    "StorageDamagedError",
     "StorageError",
     "UnknownToolError",
     "get_session_manager",

@@ -19,6 +19,7 @@ Each names the thing, the fact and the next step, and carries them as attributes
     |- StorageError                             the store could not do it
        |- StorageBusyError                      somebody else holds it
        |- SchemaChangedError                    another version of the program owns the file
+       |- StorageDamagedError                   its file is not what was written
        |- StorageClosedError
 
 A driver's exception never crosses the storage floor: it becomes a StorageError, with its cause.
@@ -174,6 +175,15 @@ class StorageBusyError(StorageError):
 
 class SchemaChangedError(StorageError):
     """The file belongs to another version of this program."""
+
+
+class StorageDamagedError(StorageError):
+    """What the file holds is not what was written; `fact` is how that shows."""
+
+    def __init__(self, path: str, fact: str) -> None:
+        super().__init__(f"{path}: it is damaged. Keep a copy, then run: mcp-sessions doctor ({fact}).")
+        self.path = path
+        self.fact = fact
 
 
 class StorageClosedError(StorageError):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from ..errors import ConfigError, SchemaChangedError, StorageBusyError, StorageError
+from ..errors import ConfigError, SchemaChangedError, StorageBusyError, StorageDamagedError, StorageError
 from .clients import configured
 from .table import in_colour
 from .text import counted, json_text, one_line, when, without_password
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from ..models import Finding, Invocation, InvocationQuery
 
 STYLES = {"ok": "green", "warning": "yellow", "fault": "red"}
+ANEW = (
+    "end every process that uses the store, copy its files somewhere safe, copy the sessions into a new store "
+    "(mcp-sessions import sessions FILE --to URL), and report this with this output"
+)
 SHOWN = 5
 COUNTED = 999
 
@@ -102,14 +106,14 @@ def _store(settings: Settings, *, repair: bool) -> Iterator[Line]:
             for finding in manager.check():
                 yield _line(finding)
             yield from _calls(manager)
+    except StorageDamagedError as error:
+        yield Line("fault", "store", f"{url}: it is damaged ({error.fact})", ANEW)
     except (ConfigError, StorageError, OSError) as error:
         yield Line("fault", "store", f"{url}: {without_password(str(error))}", _way_out(error))
 
 
 def _line(finding: Finding) -> Line:
-    report = "end every process that uses the store, copy its files somewhere safe, then report this with this output"
-    advice = finding.next or (report if finding.level == "fault" else "")
-    return Line(finding.level, finding.what, finding.detail, advice)
+    return Line(finding.level, finding.what, finding.detail, finding.next or (ANEW if finding.level == "fault" else ""))
 
 
 def _way_out(error: Exception) -> str:

@@ -98,7 +98,32 @@ def test_a_damaged_file_is_a_fault(place: Path, run: Run) -> None:
     place.write_bytes(content)
     result = run("doctor", "--json")
     assert result.exit_code == 1
-    assert any("damaged" in finding["what"] + finding["detail"] for finding in json.loads(result.stdout)["findings"])
+    findings = json.loads(result.stdout)["findings"]
+    faults = [finding for finding in findings if finding["level"] == "fault"]
+    assert faults
+    for fault in faults:
+        assert "mcp-sessions import sessions FILE --to URL" in fault["next"]
+        assert "doctor" not in fault["detail"]
+
+
+def test_a_damaged_search_index_is_a_fault_that_a_new_store_mends(
+    tmp_path: Path, place: Path, manager: SessionManager, run: Run
+) -> None:
+    manager.create_session("s")
+    manager.add_conversation_message("s", "user", "hello")
+    assert manager.search("hello").items
+    manager.close()
+    connection = apsw.Connection(str(place))
+    connection.execute("UPDATE search_data SET block = zeroblob(length(block)) WHERE id > 10")
+    connection.close()
+    found = examined(run)
+    assert "mcp-sessions import sessions FILE --to URL" in found["the search index is damaged"]["next"]
+    assert found["contents"]["detail"].startswith("1 sessions, 1 messages")
+    assert found["running calls"]["level"] == "ok"
+    new = tmp_path / "new.db"
+    assert run("import", "sessions", str(place), "--to", sqlite_url(new)).exit_code == 0
+    with SessionManager(SQLiteSessionStorage(new)) as mended:
+        assert mended.search("hello").items
 
 
 def test_a_full_disk_is_a_fault_and_the_rest_is_told_all_the_same(

@@ -16,7 +16,7 @@ from typing import Literal, TypeVar, cast
 import apsw
 
 from ..._os import FileLock, make_directory, sync_pragmas
-from ...errors import SchemaChangedError, StorageBusyError, StorageError
+from ...errors import SchemaChangedError, StorageBusyError, StorageDamagedError, StorageError
 from .driver import Db
 
 APPLICATION_ID = 0x4D435053  # "MCPS"
@@ -77,7 +77,7 @@ def _described(file: File, error: Exception) -> StorageError:
     elif isinstance(error, apsw.NotADBError):
         fact = "it is not a SQLite file. Choose another path"
     elif isinstance(error, apsw.CorruptError):
-        fact = "it is damaged. Keep a copy, then run: mcp-sessions doctor"
+        return StorageDamagedError(str(file.path), f"{type(error).__name__}: {error}")
     elif isinstance(error, (apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError, OSError)):
         fact = "it cannot be opened for writing. Check the folder, its permissions and the disk"
     elif isinstance(error, (apsw.BusyError, apsw.ProtocolError)):

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from ..._json import decode
 from ..._os import FileLock, tell_of_forks
-from ...errors import InvalidArgumentError, SessionNotFoundError, StorageClosedError, StorageError
+from ...errors import InvalidArgumentError, SessionNotFoundError, StorageClosedError, StorageDamagedError, StorageError
 from ...models import (
     Change,
     ConversationMessage,
@@ -349,17 +349,12 @@ class SQLiteSessionStorage(SessionStorage):
 
     def check(self) -> list[Finding]:
         refused = self._index()
-        try:
-            self._write(lambda db: db.execute("INSERT INTO search (search) VALUES ('integrity-check')").fetchall())
-        except StorageClosedError:
-            raise
-        except StorageError as error:
-            refused = error
         with self._here().readers.one(snapshot=True) as db:
             findings = check(db)
         if refused is not None:
+            why = refused.fact if isinstance(refused, StorageDamagedError) else str(refused)
             after = "see to what it says, then run doctor again"
-            findings.append(Finding(level="fault", what="search index not checked", detail=str(refused), next=after))
+            findings.append(Finding(level="fault", what="search index not checked", detail=why, next=after))
         owners = self._clear_owners()
         detail = f"{owners.count(True):,} held by live processes, {owners.count(False):,} of dead ones taken away"
         return [*findings, Finding(level="ok", what="locks", detail=detail)]

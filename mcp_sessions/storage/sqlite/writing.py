@@ -124,7 +124,7 @@ class Writing:
         sid, user_id, indexed = row
         rows = db.execute(SQL["some_messages"], (sid, PIECE)).fetchall()
         for id_, seq, content in rows:
-            self._drop_message(db, id_, content, _scope(sid, user_id) if seq <= indexed else None)
+            self._drop_message(db, id_, content, indexed_scope(sid, user_id) if seq <= indexed else None)
         records = db.execute(SQL["some_records"], (sid, PIECE)).fetchall()
         db.executemany(SQL["drop_record"], records)
         if len(rows) < PIECE and len(records) < PIECE:
@@ -146,8 +146,8 @@ class Writing:
             sid, user_id, indexed, last = row
             last = most if sid == first and most else last
             rows = db.execute(SQL["some_unindexed"], (sid, indexed, last, room)).fetchall()
-            scope = _scope(sid, user_id)
-            db.executemany(SQL["index_words"], ((id_, _indexed(content), scope) for id_, _, content in rows))
+            scope = indexed_scope(sid, user_id)
+            db.executemany(SQL["index_words"], ((id_, indexed_words(content), scope) for id_, _, content in rows))
             whole = len(rows) < room
             db.execute(SQL["indexed"], (last if whole else rows[-1][1], sid))
             first, most = (sid + 1, 0) if whole else (sid, last)
@@ -320,7 +320,7 @@ class Writing:
 
     def _drop_said(self, db: Db, head: HeadRow, first: int, last: int) -> list[ConversationMessage]:
         """Remove the messages of a range; what they were."""
-        scope = _scope(head.sid, head["user_id"])
+        scope = indexed_scope(head.sid, head["user_id"])
         gone: list[ConversationMessage] = []
         for id_, *row in db.execute(SQL["messages_between"], (head.sid, first, last)).fetchall():
             message = message_of(tuple(row))
@@ -331,7 +331,7 @@ class Writing:
     def _drop_message(self, db: Db, id_: int, content: str, scope: str | None) -> None:
         """Remove a row; `scope` is that of its search row, None where it has none yet."""
         if scope is not None:
-            db.execute(SQL["forget_words"], (id_, _indexed(content), scope))
+            db.execute(SQL["forget_words"], (id_, indexed_words(content), scope))
         db.execute(SQL["drop_message"], (id_,))
 
     def _version(self, db: Db, sid: int, key: str) -> int:
@@ -461,7 +461,8 @@ def word_token(word: str) -> str:
     return word if word.isascii() else "_" + word.encode().hex()
 
 
-def _indexed(content: str) -> str:
+def indexed_words(content: str) -> str:
+    """The words of a message, each once, as they go into the index."""
     return " ".join(map(word_token, dict.fromkeys(words(content))))
 
 
@@ -470,5 +471,6 @@ def user_token(user_id: str) -> str:
     return "u" + user_id.encode().hex()
 
 
-def _scope(sid: int, user_id: str | None) -> str:
+def indexed_scope(sid: int, user_id: str | None) -> str:
+    """Whose message it is, as that goes into the index."""
     return f"s{sid}" if user_id is None else f"s{sid} {user_token(user_id)}"
