@@ -421,7 +421,7 @@ class SessionManager:
         record = self.linked(invocation_id, tool_name, duration_ms=duration_ms, as_user=as_user, **more)
         draft.records.append(record)
         if invocation_dir is not None:
-            draft.set_value(INVOCATION_DIR + record.invocation_id, str(invocation_dir))
+            draft.set_value(INVOCATION_DIR + record.invocation_id, str(Path(invocation_dir).absolute()))
         try:
             self._commit(session_id, draft, as_user)
         except InvocationRecordedError as recorded:

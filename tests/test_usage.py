@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from mcp_sessions import InvocationConflictError, SessionManager
@@ -55,7 +57,7 @@ def test_where_a_call_left_its_files_is_kept_under_an_internal_key(manager: Sess
     assert session is not None
     assert session.data == {}
     assert manager.get_value("a", ".invocation_dir.i1") == "/somewhere/history/i1"
-    assert manager.get_value("a", ".invocation_dir.i2") == "elsewhere"
+    assert manager.get_value("a", ".invocation_dir.i2") == str(Path("elsewhere").absolute())
 
 
 def test_a_reported_cost_wins_over_an_estimate(manager: SessionManager) -> None:

@@ -98,11 +98,11 @@ class WholeSessions:
     def link_invocation(
         self, session_id: str, invocation_id: str, invocation_dir: str | Path, *, as_user: str | None = None
     ) -> None:
-        """Keep, under an internal key, where a call left its files.
+        """Keep, under an internal key, where a call left its files; in files there is a link to it too.
 
         Raises SessionNotFoundError, SessionEndedError.
         """
-        link = {INVOCATION_DIR + invocation_id: str(invocation_dir)}
+        link = {INVOCATION_DIR + invocation_id: str(Path(invocation_dir).absolute())}
         change = Change(at=utc_now(), set=link, active=True, as_user=as_user)
         cast("SessionStorage", self).commit(session_id, change)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mcp_sessions import FileSystemSessionStorage
+from mcp_sessions import FileSystemSessionStorage, SessionManager
 from mcp_sessions.storage.files import views
 from mcp_sessions.storage.files.folder import LOG
 from mcp_sessions.storage.files.shown import RECORD_FILE
@@ -128,6 +128,58 @@ def test_views_tell_what_stood_behind_a_damaged_line_until_the_log_is_repaired(t
         assert done.detail.endswith(f"what followed is in {log.with_name('log.damaged-3')}")
         assert contents(storage) == ["word 0"]
     assert told(folder)["s/data.json"] == before["s/data.json"].replace(b"2", b"0")
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["links", "files"])
+def test_where_a_call_left_its_files_is_found_from_its_session_and_its_record_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    """It stood under a key alone, which no view tells."""
+    if not links:
+        monkeypatch.delattr(os, "symlink")
+    outputs = {name: tmp_path / "outputs" / name for name in ("a", "B", "c")}
+    for place in outputs.values():
+        place.mkdir(parents=True)
+    folder = tmp_path / "sessions"
+    with SessionManager(opened(tmp_path)) as manager:
+        manager.create_session("s")
+        manager.link_invocation("s", "a", "git", outputs["a"])
+        manager.link_invocation("s", "B", "git")
+    with SessionManager(opened(tmp_path)) as manager:
+        for name in "Bc":
+            manager.storage.link_invocation("s", name, outputs[name])
+    with opened(tmp_path) as storage:
+        assert faults(storage) == []
+        before = told(folder)
+        for link in (folder / "s" / "invocations").iterdir():
+            link.unlink()
+        storage.repair()
+        assert faults(storage) == []
+    assert {name for name in told(folder) if "invocations" in name} == {
+        name for name in before if "invocations" in name
+    }
+
+    def target(name: str) -> Path:
+        link = folder / "s" / "invocations" / name
+        return link.parent / (link.readlink() if links else link.read_text(encoding="utf-8").strip())
+
+    assert [target(name) for name in ("a", "%42", "c")] == list(outputs.values())
+    for name in ("a", "%42"):
+        assert (target(f"{name}+record") / RECORD_FILE).is_file()
+    with opened(tmp_path) as storage:
+        storage.delete("s", does())
+    assert list((folder / ".history").iterdir()) == []
+    assert all(place.is_dir() for place in outputs.values())
+
+
+def test_a_directory_to_which_no_link_can_lead_keeps_nothing_from_being_told(tmp_path: Path) -> None:
+    with opened(tmp_path) as storage:
+        given = {"a": "/" + "x" * 5000, "b": 7, "c": "here", "f/../g": "/nowhere"}
+        storage.create(head("s"), does(set={f".invocation_dir.{name}": value for name, value in given.items()}))
+    (link,) = (tmp_path / "sessions" / "s" / "invocations").iterdir()
+    assert (link.name, link.readlink()) == ("f%2f..%2fg", Path("/nowhere"))
+    with opened(tmp_path) as storage:
+        assert faults(storage) == []
 
 
 def test_a_history_by_a_relative_path_stays_where_it_was_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,10 @@ HEAD, DATA, CALLS, LINKS, RECORD_FILE = "metadata.json", "data.json", "invocatio
 VIEWS = (CONVERSATION, HEAD, DATA, CALLS)
 BESIDE = "+record"
 """Ends the name of a link that stands beside a given one; no name made from an id ends so."""
+MOST_CHARS = 255
+"""Of a name, as most file systems take it."""
+MOST_PATH_BYTES = 1000
+"""Of where a link leads."""
 SHOWN = 1000
 """Calls that invocations.json tells of, the newest; the folder beside it has all."""
 _FROM = f"SELECT {RECORD} FROM records r JOIN sessions s USING (sid)"
@@ -39,7 +44,7 @@ class Shown:
     head: SessionMetadata
     files: dict[str, bytes]
     given: dict[str, str]
-    """Where links lead that were given with their calls, by name: these are left as they are."""
+    """Where links lead that were given with their calls, by name."""
 
 
 def shown(db: Db, folder: Folder, name: str) -> Shown | None:
@@ -56,7 +61,8 @@ def shown(db: Db, folder: Folder, name: str) -> Shown | None:
     files[DATA] = {key: decode(text) for key, _, text in db.execute(SQL["visible_keys"], (there.sid,))}
     files[HEAD] = head.to_dict()
     links = db.execute(SQL["live_keys"], (there.sid, INVOCATION_DIR))
-    given = {key.removeprefix(INVOCATION_DIR): str(decode(text)) for key, _, text in links}
+    said = ((file_name(key.removeprefix(INVOCATION_DIR)), decode(text)) for key, _, text in links)
+    given = {link: directory for link, directory in said if _may_be_linked(link, directory)}
     return Shown(there, head, {file: pretty(value) for file, value in files.items()}, given)
 
 
@@ -100,9 +106,32 @@ def size(path: Path) -> int:
 def link_of(folder: Path, call: Invocation, history: Path, given: dict[str, str]) -> Path:
     """Where the link of a call stands in a session's folder: beside one that was given and leads elsewhere."""
     link = folder / LINKS / file_name(call.invocation_id)
-    if link.name in given and given[link.name] == str(_target(link)) and told_at(link, call, history) is None:
+    if _is_given(link, given) and told_at(link, call, history) is None:
         return link.with_name(link.name + BESIDE)
     return link
+
+
+def not_given(folder: Path, history: Path, given: dict[str, str]) -> Iterator[Path]:
+    """The links to directories that were given with calls, where there are none, or they lead to the record alone."""
+    for name, directory in given.items():
+        link = folder / LINKS / name
+        place = place_of(link, history)
+        # Of a tree that was moved the links are right as they are.
+        alone = place is not None and place.name != os.path.basename(directory) and not _is_given(link, given)
+        if alone or not os.path.lexists(link):
+            yield link
+
+
+def _is_given(link: Path, given: dict[str, str]) -> bool:
+    """Whether a link leads to the directory that was given with the call."""
+    return link.name in given and os.path.realpath(given[link.name]) == str(_target(link))
+
+
+def _may_be_linked(link: str, directory: object) -> bool:
+    """Whether a link of that name can be made; any value may stand under the key."""
+    if not isinstance(directory, str) or "\0" in directory or not os.path.isabs(directory):
+        return False
+    return len(link + BESIDE) <= MOST_CHARS and len(directory.encode()) <= MOST_PATH_BYTES
 
 
 def told_at(link: Path, call: Invocation, history: Path) -> Path | None:
@@ -207,7 +236,8 @@ def differs(db: Db, folder: Folder, history: Path, name: str) -> Path | None:
             otherwise[link.name] = link if of is None else of / RECORD_FILE
     # Calls recorded under one id, which no caller chose, share a link: it tells of one of them.
     wrong = (path for name, path in otherwise.items() if name not in told)
-    return next(wrong, next(strange(place, history, view.head.session_id, {*told, *otherwise}), None))
+    others = strange(place, history, view.head.session_id, {*told, *otherwise})
+    return next(chain(not_given(place, history, view.given), wrong, others), None)
 
 
 def _has(path: Path, data: bytes) -> bool:

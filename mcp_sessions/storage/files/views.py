@@ -1,7 +1,8 @@
 """What people read: views of each session beside its log. Nothing is ever read back from them.
 
 conversation.jsonl        a message a line, with each commit
-metadata.json, data.json, invocations.json, invocations/<id> -> HISTORY_DIR/<time>_<tool>_<id>/record.json
+metadata.json, data.json, invocations.json, invocations/<id> -> HISTORY_DIR/<time>_<tool>_<id>, where record.json is, or
+the directory that was given with the call; then another link beside it leads to the record
 after a second of quiet, at most every ten, and at once when a session ends or the store
 is closed
 """
@@ -33,12 +34,15 @@ from .folder import CONVERSATION, Folder, name_of_deleted
 from .known import Known
 from .lines import Entry
 from .shown import (
+    BESIDE,
+    MOST_CHARS,
     RECORD_FILE,
     Shown,
     calls,
     differs,
     link_of,
     mark,
+    not_given,
     place_of,
     places,
     pretty,
@@ -60,8 +64,6 @@ CLOSING_S = 2.0
 for the next opening."""
 PATIENCE_S = 5.0
 """How long is waited for another process that writes views."""
-MOST_CHARS = 255
-"""Of a name, as most file systems take it."""
 _log = logging.getLogger(__name__)
 
 
@@ -287,6 +289,7 @@ class Views:
         folder = self._folder.of(name)
         if behind.conversation or (behind.whole and size(folder / CONVERSATION) != there.said):
             self._say_anew(name)
+        self._give(folder, view.given)
         for call in told:
             self._tell(folder, call, view.given)
         whole = not behind.whole or self._told_every(folder, every, view)
@@ -314,6 +317,14 @@ class Views:
             link.unlink()
         return True
 
+    def _give(self, folder: Path, given: dict[str, str]) -> None:
+        """Links to the directories that were given with calls; one to the record makes room."""
+        for link in list(not_given(folder, self._history, given)):
+            link.parent.mkdir(mode=0o700, exist_ok=True)
+            if os.path.lexists(link):
+                os.replace(link, link.with_name(link.name + BESIDE))
+            _link(link, given[link.name])
+
     def _tell(self, folder: Path, call: Invocation, given: dict[str, str]) -> None:
         """The record of a call, and a link to it."""
         link = link_of(folder, call, self._history, given)
@@ -326,11 +337,7 @@ class Views:
             # The link comes first, and in a folder that is there: what is told is found again when it is to go.
             link.parent.mkdir(mode=0o700, exist_ok=True)
             link.unlink(missing_ok=True)
-            target = os.path.relpath(place, link.parent)
-            try:
-                os.symlink(target, link)
-            except (OSError, NotImplementedError, AttributeError):  # Windows asks for a privilege
-                link.write_text(f"{target}\n", encoding="utf-8")
+            _link(link, os.path.relpath(place, link.parent))
         if not place.is_dir():
             make_directory(place)
         _put(place / RECORD_FILE, pretty(call.to_dict()))
@@ -370,6 +377,13 @@ def _due(behind: _Behind) -> float:
     at_once = behind.now or behind.whole
     due = 0.0 if at_once else min(behind.last + QUIET_S, behind.since + MOST_S)
     return max(due, behind.not_before) - time.monotonic()
+
+
+def _link(link: Path, target: str) -> None:
+    try:
+        os.symlink(target, link)
+    except (OSError, NotImplementedError, AttributeError):  # Windows asks for a privilege
+        link.write_text(f"{target}\n", encoding="utf-8")
 
 
 def _put(path: Path, data: bytes) -> None:
