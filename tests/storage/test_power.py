@@ -25,7 +25,8 @@ LIVES, CUTS = (10, 500) if full_counts() else (1, 120)
 
 @pytest.fixture(autouse=True)
 def _short_logs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that they are moved into the file and begun anew again and again."""
+    """So that they are moved into the file and begun anew, or written anew, again and again."""
+    monkeypatch.setattr("mcp_sessions.storage.files.erasing.LEAST_S", 0)
     monkeypatch.setattr("mcp_sessions.storage.sqlite.writer.TIDY_PAGES", 60)
 
 

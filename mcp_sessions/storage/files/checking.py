@@ -28,10 +28,10 @@ NAMED = 5
 """How many of one kind are named."""
 
 
-def check(db: Db, folder: Folder, history: Path) -> list[Finding]:
-    """Read every log, and tell what is not as it must be."""
+def check(db: Db, folder: Folder, history: Path, faults: Iterable[Finding]) -> list[Finding]:
+    """What is not as it must be, the faults of logs among it."""
     logs = [there for name, *_ in known.every(db) if (there := known.get(db, name)) is not None]
-    found = [fault for there in logs if (fault := fault_of(db, folder, there)) is not None]
+    found = list(faults)
     if not found:
         counts = f"{len(logs):,} with {sum(there.end.lines for there in logs):,} lines"
         found.append(Finding(level="ok", what="logs", detail=f"{counts}, as they were written"))
@@ -80,8 +80,11 @@ def _named(level: Literal["warning", "fault"], what: str, names: Iterable[str], 
         yield Finding(level=level, what=what, detail=detail, next=advice)
 
 
-def fault_of(db: Db, folder: Folder, there: Known) -> Finding | None:
-    """Where a log cannot be read whole, or is not what the index knows of it."""
+def fault_of(db: Db, folder: Folder, name: str) -> Finding | None:
+    """Where a log cannot be read whole, or is not what the index knows of it, as one that is written anew just now."""
+    there = known.get(db, name)
+    if there is None:
+        return None
     log = folder.log(there.name)
     if there.fault is not None:
         return _fault(there.fault, KEEPS if REPAIR in there.fault else "python -m pip install --upgrade mcp-sessions")

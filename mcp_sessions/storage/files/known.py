@@ -94,10 +94,10 @@ def drop(db: Db, name: str) -> None:
     db.execute("DELETE FROM logs WHERE name = ?", (name,))
 
 
-def to_erase(db: Db) -> str | None:
-    """A log in which something is to be erased."""
-    row = db.execute("SELECT name FROM logs WHERE erase AND fault IS NULL ORDER BY name LIMIT 1").fetchone()
-    return None if row is None else row[0]
+def to_erase(db: Db) -> list[tuple[str, int]]:
+    """(name, size) of the logs in which something is to be erased."""
+    sql = "SELECT name, size FROM logs WHERE erase AND fault IS NULL"
+    return [(row[0], row[1]) for row in db.execute(sql)]
 
 
 def views(db: Db) -> list[tuple[str, bool, int]]:

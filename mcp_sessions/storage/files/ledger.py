@@ -63,7 +63,9 @@ class NotAdoptedError(StorageError):
 
 
 class FileLedger:
-    """The ledger of the files backend; `seen` is told which logs were written, and what."""
+    """The ledger of the files backend; `seen` is told which logs were written, and what, and `dead` in which, of what
+    size, something is to be erased.
+    """
 
     def __init__(self, folder: Folder, replaying: Replaying, underway: Underway) -> None:
         self._folder = folder
@@ -72,6 +74,7 @@ class FileLedger:
         self.ready = False
         """The index has what this needs."""
         self.seen: Callable[[Known, list[Entry]], None] = lambda _known, _entries: None
+        self.dead: Callable[[list[tuple[str, int]]], None] = lambda _logs: None
         self._logs: dict[str, _Open] = {}
         self._of: dict[int, _Open] = {}
         self._waiting: list[_Open] = []
@@ -90,6 +93,12 @@ class FileLedger:
     def close(self) -> None:
         """Let go of its file."""
         self._underway.close()
+
+    def written_anew(self, there: Known) -> None:
+        """A log has another end, from which this transaction goes on."""
+        log = self._logs.get(there.name)
+        if log is not None:
+            log.known, log.end = there, there.end
 
     # the transaction
 
@@ -124,6 +133,9 @@ class FileLedger:
         written = {id(log): log for job in self._staged for log, _ in job.own.values()}
         for log in written.values():
             self.seen(log.known, log.entries)
+        dead = [(name, log.known.end.size) for name, log in self._logs.items() if log.known.erase]
+        if dead:
+            self.dead(dead)
 
     def undo(self) -> None:
         self._replaying.let_go()

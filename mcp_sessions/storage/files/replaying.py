@@ -24,7 +24,7 @@ from ..sqlite.writing import SQL
 from . import known
 from .folder import SHARED, Folder, name_of
 from .known import Known
-from .lines import FORMAT, TAIL, Line, Place, head_in, intact, message_in, metadata_in, read, record_in, sealed
+from .lines import FORMAT, Line, Place, head_in, intact, message_in, metadata_in, read, record_in, sealed
 
 MOST_KEPT = 256
 REPAIR = "mcp-sessions doctor --repair"
@@ -40,6 +40,7 @@ class Replaying:
         self._folder = folder
         self._last: dict[str, Known] = {}
         self._doubted: set[str] = set()
+        self._ends: dict[str, tuple[tuple[int, int] | None, int | None, Place]] = {}
         self._told: set[str] = set()
         self._rows = Rewriting(limits)
 
@@ -67,6 +68,7 @@ class Replaying:
     def doubt(self, name: str) -> None:
         """A log is another one, although its size and time do not tell: it is read before it is written to again."""
         self._doubted.add(name)
+        self._last.pop(name, None)
 
     def let_go(self) -> None:
         """What was known is not so: the transaction came to nothing."""
@@ -234,6 +236,8 @@ class Replaying:
 
     def _play_on(self, db: Db, there: Known) -> None:
         """Bring what follows into the rows, up to what is no good line."""
+        if there.name == SHARED:
+            self._ends.clear()
         for line in self._lines(there.name, there.end):
             try:
                 self._play(db, there, line)
@@ -307,16 +311,11 @@ class Replaying:
     def _brings(self, span: Mapping[str, Any], committed: Place) -> bool:
         """Append a line that was committed in the store's own log to a log that lacks it; whether it did."""
         name = cast("str", span["log"])
-        end = Place()
-        first = None
-        if self._folder.size(name) is not None:
-            for line in self._lines(name, Place()):
-                first = first or line
-                end = line.end
-        if span["line"] != end.lines + 1 or (first is not None and first.entry.get("sid") != span["sid"]):
+        sid, end = self._ends_at(name)
+        if span["line"] != end.lines + 1 or (end.lines and sid != span["sid"]):
             return False
-        if first is None and (span["line"] != 1 or self._deletes(span["sid"], committed)):
-            return False  # it was deleted since
+        if not end.lines and self._deletes(span["sid"], committed):
+            return False
         if (self._folder.size(name) or 0) > end.size:
             self._folder.set_aside(name, end, "torn")
         data, _ = sealed(span["text"], end)
@@ -327,44 +326,16 @@ class Replaying:
         """Whether a session is deleted in the store's own log, from a place on."""
         return any(line.entry.get("deleted", {}).get("sid") == sid for line in self._lines(SHARED, start))
 
-    # erasing
-
-    def erase(self, db: Db, name: str) -> None:
-        """Write a log anew without what was retracted; the store's own, without what others hold by now."""
-        there = None if self.up_to_date(db, name) is None else known.get(db, name)
-        if there is None or there.fault is not None:
-            return
-        rows = db.execute(SQL["all_retracted"], (there.sid,)).fetchall()
-        gone = {seq: (message_id, fingerprint) for seq, message_id, fingerprint in rows}
-        new = self._folder.of(name) / "log.jsonl.new"
-        end = read_to = Place()
-        with open(new, "wb") as file:
-            for line in self._lines(name, Place()):
-                read_to = line.end
-                data, end = sealed(_without(line, gone), end)
-                file.write(data)
-            file.flush()
-        if read_to != there.end:  # it was damaged since: what stands behind is not thrown away with the rest
-            new.unlink()
-            self._replayed(db, name)
-            return
-        there.changed = self._folder.replace(name, new)
-        there.end, there.erase = end, False
-        known.put(db, there)
-
-
-def _without(line: Line, gone: Mapping[int, tuple[str, str | None]]) -> str:
-    """The text of a line, but for its end, with retracted messages and brought spans taken out."""
-    entry = line.entry
-    if not ("spans" in entry or any(said["seq"] in gone for said in entry.get("messages", ()))):
-        return line.raw[:-TAIL].decode()
-    entry = {name: value for name, value in entry.items() if name not in ("sum", "spans")}
-    if "messages" in entry:
-        entry["messages"] = [
-            {"seq": said["seq"], "message_id": said["message_id"], "erased": True} if said["seq"] in gone else said
-            for said in entry["messages"]
-        ]
-    return encode(entry)[:-1]
+    def _ends_at(self, name: str) -> tuple[int | None, Place]:
+        """The sid in the first line of a log, and where the last good one ends; read once."""
+        found = self._folder.stat(name)
+        there = self._ends.get(name)
+        if there is None or there[0] != found:
+            sid, end = None, Place()
+            for line in self._lines(name, Place()) if found is not None else ():
+                sid, end = sid if end.lines else line.entry.get("sid"), line.end
+            there = self._ends[name] = found, sid, end
+        return there[1:]
 
 
 def _may_be_session(entry: os.DirEntry[str]) -> bool:

@@ -253,7 +253,7 @@ def _says(db: Db, there: Known, path: Path) -> bool:
     if not there.said:
         return True
     with suppress(OSError, ValueError), path.open("rb") as lines:
-        rows = db.execute(SQL["all_messages"], (there.sid,))
+        rows = db.execute(SQL["messages_after"], (there.sid, 0))
         return all(decode(lines.readline()) == message_of(row).to_dict() for row in rows) and not lines.read(1)
     return False
 

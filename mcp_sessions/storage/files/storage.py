@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -25,13 +24,13 @@ from ...errors import (
 from ...models import Change, Finding, Limits, SessionMetadata
 from ..restoring import checked
 from ..sqlite.connecting import translated
-from ..sqlite.driver import Db
 from ..sqlite.readers import Readers
 from ..sqlite.storage import Opened, SQLiteSessionStorage
-from ..sqlite.writer import Chore, Work, Writer
+from ..sqlite.writer import Work, Writer
 from ..sqlite.writing import Writing
 from . import known
 from .checking import LOST_LOG, check, fault_of, told_otherwise
+from .erasing import Erasing
 from .folder import Folder, name_of
 from .ledger import FileLedger, NotAdoptedError
 from .legacy import has_lost_its_log, is_legacy, read_legacy
@@ -86,8 +85,9 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
         findings = self._checked_index()
         if any(finding.what == UNREADABLE for finding in findings):
             return findings
+        faults = self._faults().values()
         with self._here().readers.one(snapshot=True) as db:
-            findings += check(db, self._folder, self.history_dir)
+            findings += check(db, self._folder, self.history_dir, faults)
         return [*findings, *told_otherwise(self._views.stale())]
 
     def repair(self) -> list[Finding]:
@@ -95,10 +95,7 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
         Views that do not tell what their log does are written anew.
         """
         done = self._mended_index()
-        with self._here().readers.one(snapshot=True) as db:
-            logs = [there for name, *_ in known.every(db) if (there := known.get(db, name)) is not None]
-            faults = ((there.name, fault_of(db, self._folder, there)) for there in logs)
-            wrong = [name for name, fault in faults if fault is not None and REPAIR in fault.next]
+        wrong = [name for name, fault in self._faults().items() if REPAIR in fault.next]
         for name in wrong:
             aside = self._here().writer.run(lambda db, name=name: self._replaying.mend(db, name))
             what = "the index was brought up to a log" if aside is None else "a log was put in order"
@@ -107,6 +104,14 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
         stale = self._views.stale()
         anew = [str(stale[name]) for name in self._views.written_anew([*wrong, *stale]) if name in stale]
         return [*done, *(Finding(level="ok", what="views were written anew", detail=path) for path in anew)]
+
+    def _faults(self) -> dict[str, Finding]:
+        """Of each log that is not in order, why: read while others write, and once more while nobody does."""
+        here = self._here()
+        with here.readers.one(snapshot=True) as db:
+            doubted = [name for name, *_ in known.every(db) if fault_of(db, self._folder, name) is not None]
+        again = ((name, here.writer.run(lambda db, name=name: fault_of(db, self._folder, name))) for name in doubted)
+        return {name: fault for name, fault in again if fault is not None}
 
     def _checked_index(self) -> list[Finding]:
         try:
@@ -127,6 +132,7 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
         with self._lock:
             here = self._opened
             if here is not None:
+                self._erasing.close()
                 self._views.close()
                 here.readers.close()
                 here.writer.close()
@@ -139,10 +145,13 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
         restart = "restart the servers that had the store open: until then they refuse every call"
         return [Finding(level="ok", what="the index was made anew from the logs", detail=told, next=restart)]
 
+    def give_up(self) -> None:
+        self._erasing.give_up()
+        super().give_up()
+
     def close(self) -> None:
         if self._opened is not None and not self._closed:
-            with suppress(StorageError):  # the next opening sees to it
-                self._erase_all()
+            self._erasing.close()
             self._views.close()
         super().close()
         self._ledger.close()
@@ -187,9 +196,11 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
             self._adopt_all(writer, [*without, *map(self._folder.of, stale)])
             readers = Readers(self._file, writer.check_place)
             self._views = Views(self._folder, self.history_dir, writer, readers, self._replaying.let_go)
-            ledger.seen = self._views.seen
+            self._erasing = Erasing(self._folder, self._replaying, ledger, writer, readers)
+            ledger.seen, ledger.dead = self._views.seen, self._erasing.wanted
             self._views.sweep()
             self._views.repair(writer.run(self._views.behind))
+            self._erasing.wanted(writer.run(known.to_erase))
         except BaseException:
             writer.close()
             ledger.close()
@@ -241,25 +252,3 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
         except NotAdoptedError as old:  # it came while the store was open
             self._adopt(self._here().writer, old.path)
             return super()._write(together)
-
-    def _idle(self, db: Db) -> Chore | None:
-        return super()._idle(db) or self._eraser(db)
-
-    def _eraser(self, db: Db) -> Chore | None:
-        with suppress(apsw.SQLError):  # the table is not there yet
-            name = known.to_erase(db)
-            if name is not None:
-                return lambda db: self._erase(db, name), True
-        return None
-
-    def _erase(self, db: Db, name: str) -> bool:
-        self._replaying.erase(db, name)
-        return known.to_erase(db) is not None
-
-    def _erase_all(self) -> None:
-        while (name := self._look(known.to_erase)) is not None:
-            self._write(lambda db, name=name: self._replaying.erase(db, name))
-
-    def _look(self, question: Callable[[Db], T]) -> T:
-        with self._here().readers.one() as db:
-            return question(db)

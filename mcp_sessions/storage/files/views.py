@@ -26,7 +26,7 @@ from ...errors import StorageBusyError, StorageError
 from ...models import Invocation
 from ..sqlite.driver import Db
 from ..sqlite.readers import Readers
-from ..sqlite.rows import message_of
+from ..sqlite.rows import message_of, metadata_of_row
 from ..sqlite.writer import Writer
 from ..sqlite.writing import SQL
 from . import known
@@ -351,25 +351,40 @@ class Views:
         return place
 
     def _say_anew(self, name: str) -> None:
-        """Write the conversation anew, as after a retraction; nobody says anything meanwhile."""
-        folder = self._folder.of(name)
-        new = folder / f"{CONVERSATION}.new"
-
-        def say(db: Db) -> None:
-            there = known.get(db, name)
-            if there is None or there.sid is None:
+        """Write the conversation anew, as after a retraction; only what is said meanwhile keeps others waiting."""
+        place = self._folder.of(name) / CONVERSATION
+        new = place.with_name(f"{CONVERSATION}.new")
+        with self._readers.one(snapshot=True) as db:
+            view = shown(db, self._folder, name)
+            if view is None:
                 return
             with open(new, "wb") as file:
-                file.writelines(
-                    encode(message_of(row).to_dict()).encode() + b"\n"
-                    for row in db.execute(SQL["all_messages"], (there.sid,))
-                )
+                file.writelines(_said_after(db, view.there, 0))
+
+        def put(db: Db) -> None:
+            there, now = known.get(db, name), db.execute(SQL["head_by_sid"], (view.there.sid,)).fetchone()
+            if there is None or now is None:
+                return
+            more = list(_said_after(db, there, view.head.last_seq))
+            if metadata_of_row(now).message_count != view.head.message_count + len(more):
+                return  # more was retracted meanwhile, and it is to be written anew again
+            with open(new, "ab") as file:
+                file.writelines(more)
                 there.said = file.tell()
-            os.replace(new, folder / CONVERSATION)
+            os.replace(new, place)
             known.put(db, there)
             self._anew()
 
-        self._writer.run(say)
+        try:
+            self._writer.run(put)
+        finally:
+            new.unlink(missing_ok=True)
+
+
+def _said_after(db: Db, there: Known, seq: int) -> Iterator[bytes]:
+    """The messages of a session behind one, as lines."""
+    for row in db.execute(SQL["messages_after"], (there.sid, seq)):
+        yield encode(message_of(row).to_dict()).encode() + b"\n"
 
 
 def _due(behind: _Behind) -> float:

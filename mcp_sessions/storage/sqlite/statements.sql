@@ -66,8 +66,8 @@ SELECT revision FROM messages WHERE sid = ? AND seq <= ? ORDER BY seq DESC LIMIT
 -- name: messages_upto
 SELECT seq, message_id, role, content, timestamp, more FROM messages WHERE sid = ? AND seq <= ? ORDER BY seq;
 
--- name: all_messages
-SELECT seq, message_id, role, content, timestamp, more FROM messages WHERE sid = ? ORDER BY seq;
+-- name: messages_after
+SELECT seq, message_id, role, content, timestamp, more FROM messages WHERE sid = ? AND seq > ? ORDER BY seq;
 
 -- name: key
 SELECT version, value FROM keys WHERE sid = ? AND key = ?;
