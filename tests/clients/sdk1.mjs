@@ -22,4 +22,4 @@ async function watch(client, uri) {
   return { changed, stop: () => client.unsubscribeResource({ uri }) };
 }
 
-await journey(connect, watch);
+await journey(connect, watch, -32002);

@@ -25,4 +25,4 @@ async function watch(client, uri) {
   return { changed, stop: () => subscription.close() };
 }
 
-await journey(connect, watch);
+await journey(connect, watch, -32602); // of the old era's code it makes that one
