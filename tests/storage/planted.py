@@ -446,8 +446,8 @@ BUGS = (
     Bug(
         "only what was indexed in idle moments is found",
         STORAGE,
-        "refused = self._index()\n        with",
-        "refused = None\n        with",
+        "return Page(items=[])\n        refused = self._index()",
+        "return Page(items=[])\n        refused = None",
         "test_what_is_committed_is_found_at_once",
     ),
     Bug(
