@@ -110,6 +110,17 @@ def act(kind: str, folder: str, durability: str, name: str, steps: int) -> None:
             say(one.text)
 
 
+def open_and_add(folder: str, session_id: str) -> None:
+    """Open a store of files when told to, and commit when told to again."""
+    say("ready")
+    hear()
+    with open_store("files", Path(folder).parent) as storage:
+        say("opened")
+        hear()
+        told = add(storage, session_id, "from one of many")
+    say(told)
+
+
 def hold_gate(path: str) -> None:
     """Commit a message, but stay inside the transaction until told to go on."""
     with SQLiteSessionStorage(path) as storage:

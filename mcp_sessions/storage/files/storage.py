@@ -14,11 +14,12 @@ from typing import Literal, TypeVar
 
 import apsw
 
-from ..._os import FileLock
+from ..._os import FileLock, holder_of
 from ...errors import (
     InvalidArgumentError,
     SchemaChangedError,
     SessionExistsError,
+    StorageBusyError,
     StorageError,
 )
 from ...models import Change, Finding, Limits, SessionMetadata
@@ -166,19 +167,33 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
         with translated(self._file):
             self._folder.prepare()
         try:
-            opened = self._open_index()
+            return self._open_index()
         except SchemaChangedError as error:
             # A newer process may have it open, and would refuse every call from then on.
             raise SchemaChangedError(
                 f"{error} Or end the programs that have the store open and remove {self._folder.index}, which is made "
                 "again from the logs."
             ) from error
+        except StorageBusyError:
+            raise
+        except StorageError:  # also where another process makes it anew just now
+            return self._open_anew()
+
+    def _open_anew(self) -> Opened:
+        """Open an index once more that cannot be used: it is made anew, unless another process has done that."""
+        lock = FileLock(self._folder.index / "anew")
+        with translated(self._file):
+            if not lock.acquire(self._file.busy_timeout_s):
+                raise self._file.busy(holder_of(lock.path))
+        try:
+            return self._open_index()
         except StorageError as error:
             if not isinstance(error.__cause__, UNUSABLE):
                 raise
             self._discard_index()
-            opened = self._open_index()
-        return opened
+            return self._open_index()
+        finally:
+            lock.close()
 
     def _open_index(self) -> Opened:
         with translated(self._file):

@@ -1,0 +1,50 @@
+"""One store of files, many real processes: what each makes anew, forks or holds open."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcp_sessions.testing.making import ids
+from tests.processes import Children, full_counts
+from tests.storage import programs
+from tests.storage.looking import holds
+from tests.storage.test_files import faults, opened
+
+ROUNDS = 20 if full_counts() else 3
+
+
+@pytest.mark.parametrize("damage", ["gone", "not SQLite"])
+def test_processes_that_make_an_index_anew_at_once_do_each_other_no_harm(tmp_path: Path, damage: str) -> None:
+    """One threw away what another had just made, which refused every call from then on."""
+    folder = tmp_path / "sessions"
+    with opened(tmp_path) as storage:
+        for number in range(40):
+            programs.new_session(storage, f"s{number}")
+    told: list[dict[str, Any]] = []
+    for number in range(ROUNDS):
+        if damage == "gone":
+            shutil.rmtree(folder / ".index")
+        else:
+            (folder / ".index" / "index.db").write_bytes(b"x" * 9000)
+        with Children() as children:
+            every = [children.start(programs.open_and_add, folder, f"s{number}") for _ in range(4)]
+            for child in every:
+                assert child.hear() == "ready"
+            for child in every:
+                child.tell()
+            for child in every:
+                assert child.hear() == "opened"
+            for child in every:
+                child.tell()
+            of_this_round = [child.hear() for child in every]
+            for child in every:
+                child.ends_well()
+        told = [*told, *of_this_round]
+        with opened(tmp_path) as storage:
+            assert len(ids(storage)) == 40
+            holds(storage, f"s{number}", of_this_round)
+            assert faults(storage) == []
