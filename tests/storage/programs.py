@@ -21,7 +21,7 @@ from mcp_sessions._os import FileLock
 from mcp_sessions.errors import StorageError
 from mcp_sessions.models import Change, ConversationMessage, Invocation, NewMessage, Query, SessionMetadata, Want
 from mcp_sessions.session import new_id
-from mcp_sessions.storage import SessionStorage
+from mcp_sessions.storage import SessionStorage, open_storage
 from mcp_sessions.storage.heads import join
 from mcp_sessions.storage.sqlite import SQLiteSessionStorage, backup
 from tests.processes import hear, say, until
@@ -265,9 +265,9 @@ def count_syncs_of_commits_at_the_gate(path: str, commits: int) -> None:
         say(list(vfs.syncs))
 
 
-def fork_and_go_on(path: str, children: int) -> None:
+def fork_and_go_on(url: str, children: int) -> None:
     """Fork while threads write and read; child and parent use the same object; all that anybody was told."""
-    storage = SQLiteSessionStorage(path)
+    storage = open_storage(url)
     told: list[dict[str, Any]] = []
     stop = threading.Event()
 
@@ -302,7 +302,7 @@ def fork_and_go_on(path: str, children: int) -> None:
     storage.close()
 
 
-def _in_child(storage: SQLiteSessionStorage, parents: str, number: int, writing: int) -> None:
+def _in_child(storage: SessionStorage, parents: str, number: int, writing: int) -> None:
     status = 1
     try:
         told = [add(storage, "a", f"child {number}") for _ in range(5)]

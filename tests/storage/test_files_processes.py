@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from mcp_sessions.testing.making import ids
-from tests.processes import Children, full_counts
+from mcp_sessions.models import Want
+from mcp_sessions.testing.making import called, does, head, ids, said
+from tests.processes import Child, Children, full_counts
 from tests.storage import programs
 from tests.storage.looking import holds
 from tests.storage.test_files import faults, opened
@@ -48,3 +49,33 @@ def test_processes_that_make_an_index_anew_at_once_do_each_other_no_harm(tmp_pat
             assert len(ids(storage)) == 40
             holds(storage, f"s{number}", of_this_round)
             assert faults(storage) == []
+
+
+def test_parent_and_forked_children_go_on_with_the_same_folder(tmp_path: Path) -> None:
+    """What each child committed first stood in the index alone."""
+    with opened(tmp_path) as storage:
+        programs.new_session(storage, "a")
+    with Child(programs.fork_and_go_on, f"file://{tmp_path}/sessions", 6) as parent:
+        *children, last = parent.rest()
+        parent.ends_well()
+    assert [child["status"] for child in children] == [0] * 6
+    by_children = {name for child in children for name in child["child"].strip("[]").replace("'", "").split(", ")}
+    with opened(tmp_path) as storage:
+        assert faults(storage) == []
+    shutil.rmtree(tmp_path / "sessions" / ".index")
+    with opened(tmp_path) as storage:
+        holds(storage, "a", last["told"])
+        messages = storage.read("a", Want(messages=100_000)).messages
+        assert {message.message_id for message in messages} >= by_children
+        assert len(messages) == len(last["told"]) + len(by_children)
+        assert faults(storage) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="there is nowhere to count them")
+def test_many_sessions_take_no_more_descriptors_than_few(tmp_path: Path) -> None:
+    with opened(tmp_path) as storage:
+        counts: list[int] = []
+        for number in range(200):
+            storage.create(head(f"s{number}"), does(messages=(said("m"),), records=(called("c", kind="work"),)))
+            counts.append(len([*Path("/proc/self/fd").iterdir()]))
+    assert max(counts[100:]) <= max(counts[:100])

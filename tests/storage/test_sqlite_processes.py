@@ -255,7 +255,7 @@ def test_a_foreign_lock_on_the_file_is_waited_for_and_then_named(tmp_path: Path)
 def test_parent_and_forked_children_go_on_with_the_same_storage(tmp_path: Path) -> None:
     path = made(tmp_path / "s.db", "a")
     told_by_children: list[str] = []
-    with Child(programs.fork_and_go_on, str(path), 12 if full_counts() else 6) as parent:
+    with Child(programs.fork_and_go_on, f"sqlite://{path}", 12 if full_counts() else 6) as parent:
         lines = parent.rest()
         parent.ends_well()
     for line in lines[:-1]:

@@ -261,6 +261,7 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
                 gate.close()
 
     def _write(self, work: Work[T]) -> T:
+        self._here()  # in a forked child, this is what the ledger comes from
         together = partial(self._ledger.together, work)
         try:
             return super()._write(together)
