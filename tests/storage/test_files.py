@@ -229,6 +229,15 @@ def test_no_two_ids_share_a_folder_whatever_the_file_system_thinks_of_case(tmp_p
         assert all(contents(storage, name) == [name] for name in names)
 
 
+def test_what_is_told_of_a_call_that_no_session_has_is_found(tmp_path: Path) -> None:
+    with opened(tmp_path) as storage:
+        storage.create(head("s"), does(records=(called("c", kind="work"),)))
+    stray = tmp_path / "sessions" / ".history" / "20260301_120001_grep_other"
+    shutil.copytree(tmp_path / "sessions" / "s" / "invocations" / "c", stray)
+    with opened(tmp_path) as storage:
+        assert faults(storage) == [f"told of calls of no session: 1: {stray}"]
+
+
 # the index
 
 

@@ -122,25 +122,25 @@ def test_a_folder_that_is_taken_away_while_open_takes_no_writes(tmp_path: Path) 
         assert contents(storage, "a") == ["first of a"]
 
 
-class Removing(Recorder):
-    """Removes a session's folder in the middle of a call: before its log is opened."""
+class Meddling(Recorder):
+    """Does something to a session's folder in the middle of a call: before its log is opened."""
 
-    folder: Path | None = None
+    act: Callable[[], object] | None = None
 
     def before(self, real: Callable[..., Any]) -> None:
-        if self.folder is not None and real.__name__ == "open":
-            folder, self.folder = self.folder, None
-            shutil.rmtree(folder)
+        if self.act is not None and real.__name__ == "open":
+            act, self.act = self.act, None
+            act()
 
 
 def test_a_session_whose_folder_is_removed_in_the_middle_of_a_call_takes_no_write(tmp_path: Path) -> None:
     folder = made(tmp_path / "sessions")
-    with Removing(folder) as disk, FileSystemSessionStorage(folder) as storage:
+    with Meddling(folder) as disk, FileSystemSessionStorage(folder) as storage:
         storage.commit("b", say(said("2", "second of b")))
-        disk.folder = folder / "a"
+        disk.act = lambda: shutil.rmtree(folder / "a")
         with pytest.raises((StorageError, SessionNotFoundError)):
             storage.commit("a", say(said("2", "into nothing")))
-        assert disk.folder is None
+        assert disk.act is None
         storage.commit("b", say(said("3", "third of b")))
     assert not (folder / "a").exists()
     with FileSystemSessionStorage(folder) as storage:
@@ -173,6 +173,39 @@ def test_a_session_that_another_process_deletes_in_the_middle_of_a_call_takes_no
         assert ids(storage) == (["a", "b"] if again else ["b"])
         assert not again or (contents(storage, "a"), values(storage, "a")) == (["of another"], {})
         assert {finding.level for finding in storage.check()} == {"ok"}
+
+
+def test_a_log_that_another_program_writes_in_the_middle_of_a_call_keeps_what_it_wrote(tmp_path: Path) -> None:
+    folder = made(tmp_path / "sessions")
+    log = folder / "a" / LOG
+    with Meddling(folder) as disk, FileSystemSessionStorage(folder) as storage:
+        storage.commit("a", say(said("2", "second of a")))
+        before = log.read_bytes()
+        disk.act = lambda: log.write_bytes(before + b"{")
+        with pytest.raises(StorageError, match="was changed by another program"):
+            storage.commit("a", say(said("3", "over it")))
+        assert log.read_bytes() == before + b"{"
+        storage.commit("a", say(said("3", "third of a")))
+        assert contents(storage, "a") == ["first of a", "second of a", "third of a"]
+    assert log.with_name("log.torn-3").read_bytes() == b"{"
+
+
+def test_a_log_that_becomes_a_link_in_the_middle_of_a_call_is_not_written_through(tmp_path: Path) -> None:
+    folder, outside = made(tmp_path / "sessions"), tmp_path / "outside"
+    log = folder / "a" / LOG
+
+    def link() -> None:
+        log.rename(outside)
+        log.symlink_to(outside)
+
+    with Meddling(folder) as disk, FileSystemSessionStorage(folder) as storage:
+        storage.commit("a", say(said("2", "second of a")))
+        before = log.read_bytes()
+        disk.act = link
+        with pytest.raises(StorageError):
+            storage.commit("a", say(said("3", "through a link")))
+        assert log.is_symlink()
+    assert outside.read_bytes() == before
 
 
 def test_a_link_that_takes_the_place_of_a_session_while_open_is_not_written_through(tmp_path: Path) -> None:

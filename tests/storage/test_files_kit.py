@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from mcp_sessions.testing.kit_changes import Changes
 from mcp_sessions.testing.kit_deletion import Deletion
 from mcp_sessions.testing.kit_handles import Handles
 from mcp_sessions.testing.kit_messages import Messages
+from tests.processes import ROOT, full_counts
+from tests.storage.without import PARTS
 
 
 class TestFiles(StorageKit):
@@ -19,6 +23,11 @@ class TestFiles(StorageKit):
         return FileSystemSessionStorage(folder / "sessions")
 
     def open_quickly(self, folder: Path) -> SessionStorage:
+        return FileSystemSessionStorage(folder / "sessions", durability="process")
+
+
+class TestFilesThatAreNotSynced(Deletion, Handles):
+    def open(self, folder: Path) -> SessionStorage:
         return FileSystemSessionStorage(folder / "sessions", durability="process")
 
 
@@ -56,6 +65,15 @@ class Forgetful:
 
     def __exit__(self, *_: object) -> None:
         self._store.close()
+
+
+def test_files_pass_the_kit_where_the_system_offers_least() -> None:
+    # All of it takes long, and most of it knows nothing of the system: handles, processes and deletions do.
+    kit = TestFiles if full_counts() else TestFilesThatAreNotSynced
+    tests = f"{__file__}::{kit.__name__}"
+    command = [sys.executable, "-m", "tests.storage.without", ",".join(PARTS), tests, "-k", "not random"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_random_histories_are_answered_as_memory_answers_them_by_logs_that_are_read_anew() -> None:

@@ -6,12 +6,14 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mcp_sessions import FileSystemSessionStorage, SessionManager
+from mcp_sessions.models import Alter, SessionStatus
 from mcp_sessions.storage.files import views
 from mcp_sessions.storage.files.folder import LOG
 from mcp_sessions.storage.files.shown import RECORD_FILE
@@ -296,6 +298,38 @@ def test_who_closes_a_store_does_not_wait_for_all_calls_of_a_session_that_was_be
     with opened(tmp_path):
         pass
     assert {link.name for link in links.iterdir()} == names
+
+
+@pytest.fixture
+def never_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Views do not follow because nobody writes."""
+    monkeypatch.setattr(views, "QUIET_S", 3600)
+
+
+@pytest.mark.usefixtures("never_quiet")
+def test_the_end_of_a_session_is_shown_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views, "MOST_S", 3600)
+    view = tmp_path / "sessions" / "s" / "metadata.json"
+    with opened(tmp_path) as storage:
+        storage.create(head("s"))
+        storage.commit("s", does(alter=Alter(status=SessionStatus.COMPLETED)))
+        until(lambda: view.exists() and read(view)["status"] == "completed")
+
+
+@pytest.mark.usefixtures("never_quiet")
+def test_a_session_that_is_written_to_on_and_on_is_shown_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "MOST_S", 0)
+    view, numbers = tmp_path / "sessions" / "s" / "metadata.json", count()
+
+    def written() -> bool:
+        storage.commit("s", does(messages=(said(f"m{next(numbers)}"),)))
+        return view.exists()
+
+    with opened(tmp_path) as storage:
+        storage.create(head("s"))
+        until(written)
 
 
 def test_nothing_of_a_deleted_session_is_shown_in_one_of_its_id_that_was_made_meanwhile(

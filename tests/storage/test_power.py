@@ -14,6 +14,7 @@ import pytest
 
 from mcp_sessions.errors import SessionsError
 from mcp_sessions.storage import SessionStorage
+from mcp_sessions.testing.making import head, said, say
 from tests.processes import full_counts
 from tests.storage.acts import Contents, Run, contents
 from tests.storage.power import SECTOR, WAYS, Cut, Disk, cuts, states
@@ -119,6 +120,24 @@ def test_a_sync_that_is_missing_is_found(kind: str, unsynced: str, tmp_path: Pat
     recorder.operations = [one for one in recorder.operations if one not in synced]
     with pytest.raises(LostError):
         list(after_cuts(kind, recorder, run, tmp_path, count=200, seed=f"{kind} without {unsynced}"))
+
+
+def test_what_repair_moves_away_is_kept_whenever_the_power_is_cut(tmp_path: Path) -> None:
+    folder = tmp_path / "disk" / "sessions"
+    with open_store("files", folder.parent) as storage:
+        storage.create(head("s"), say(said("1", "x" * SECTOR)))
+        for number in range(3):
+            storage.commit("s", say(said(f"n{number}", f"{number}" * SECTOR)))
+    log = folder / "s" / "log.jsonl"
+    data = log.read_bytes().replace(b"11", b"12")
+    log.write_bytes(data)
+    with Recorder(folder) as recorder, open_store("files", folder.parent) as storage:
+        storage.repair()
+    run = recorder.operations
+    for cut, path in states(recorder.root, run, cuts(run, CUTS, "repair"), tmp_path):
+        parts = [part.read_bytes() for part in (path / "s").glob("log*")]
+        assert any(part and data.endswith(part) for part in parts), cut
+        shutil.rmtree(path)
 
 
 @pytest.mark.parametrize("kind", DURABLE)

@@ -1,4 +1,4 @@
-"""pytest where the system lacks something: `python -m tests.storage.without fcntl TESTS...`."""
+"""pytest where the system lacks something: `python -m tests.storage.without fcntl,os.symlink TESTS...`."""
 
 from __future__ import annotations
 
@@ -30,10 +30,12 @@ def import_all() -> int:
 
 
 if __name__ == "__main__":
-    take_away(sys.argv[1])
+    parts = sys.argv[1].split(",")
+    for part in parts:
+        take_away(part)
     # In this process: workers of xdist would have what is taken away here.
     failed = pytest.main(["-n0", "-x", "-q", "-p", "no:cacheprovider", *sys.argv[2:]])
-    if sys.argv[1] == "fcntl":  # what is not ours may have it: mcp needs it wherever it is not on Windows
+    if "fcntl" in parts:  # what is not ours may have it: mcp needs it wherever it is not on Windows
         del sys.modules["fcntl"]
         importlib.import_module("mcp.server.stdio")
         take_away("fcntl")
