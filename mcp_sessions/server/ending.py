@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import anyio
 
-PATIENCE_S = 0.75
+PATIENCE_S = 0.5
 """How long calls may wait for another process at the end: those that are given up can still be answered."""
 
 

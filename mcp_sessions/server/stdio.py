@@ -38,13 +38,13 @@ from pydantic_core import PydanticSerializationError
 from .ending import on_signal, soon
 
 log = logging.getLogger(__name__)
-GRACE_S = 1.0
+GRACE_S = 1.25
 """How long answers that are due at the end are waited for; an MCP client kills after two seconds."""
 
 
 async def serve(server: Server[Any], source: BinaryIO, sink: BinaryIO, give_up: Callable[[], None]) -> None:
     """Serve until stdin ends, nobody reads stdout, or SIGTERM or SIGINT comes; calls that were accepted are finished,
-    and answered if that takes no longer than a second. Soon after the end `give_up` is called, from a thread, also
+    and answered if that takes little more than a second. Soon after the end `give_up` is called, from a thread, also
     where this has returned by then: nothing is to wait for other processes any longer.
     """
     to_server, from_client = anyio.create_memory_object_stream[SessionMessage | Exception](0)
