@@ -32,6 +32,7 @@ except ImportError:  # Windows, which has no such limit
     resource = None
 
 POLL_S = 0.005
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _HAS_PWRITE = hasattr(os, "pwrite")
 _FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)  # macOS, whose fsync leaves it to the disk's own cache
 
@@ -130,6 +131,14 @@ class FileLock:
             raise OSError(f"{self.path}: {error}") from error
         self._sqlite = connection
         return True
+
+
+def boot_id() -> str:
+    """What differs after each start of the machine; nothing where the system does not tell."""
+    try:
+        return BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 def has_kernel_lock() -> bool:

@@ -254,6 +254,28 @@ def test_an_opening_writes_views_anew_that_a_look_at_one_shows_to_be_others(tmp_
     assert told(folder) == before
 
 
+@pytest.mark.parametrize("view", ["conversation.jsonl", "data.json", "invocations.json", "invocations/c/record.json"])
+def test_views_that_the_machine_lost_are_written_anew_by_the_first_opening_after_its_start(
+    view: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut may leave a file as long as it was, and empty."""
+    boot, folder = tmp_path / "boot_id", tmp_path / "sessions" / "s"
+    boot.write_text("first\n")
+    monkeypatch.setattr("mcp_sessions._os.BOOT_ID", boot)
+    with opened(tmp_path) as storage:
+        storage.create(head("s"), does(set={"k": 1}, messages=(said("m"),), records=(called("c", kind="work"),)))
+    whole = (folder / view).read_bytes()
+    lost = bytes(len(whole))
+    (folder / view).write_bytes(lost)
+    with opened(tmp_path):
+        pass
+    assert (folder / view).read_bytes() == lost  # nobody reads all of them at each opening
+    boot.write_text("second\n")
+    with opened(tmp_path):
+        pass
+    assert (folder / view).read_bytes() == whole
+
+
 def test_who_wrote_last_does_not_vouch_for_what_another_process_was_yet_to_show(tmp_path: Path) -> None:
     """The call of a process that was killed stayed without its record for good."""
     folder = tmp_path / "sessions" / "s"

@@ -12,8 +12,10 @@ from typing import Literal
 
 import pytest
 
+from mcp_sessions import _os
 from mcp_sessions.errors import SessionsError
 from mcp_sessions.storage import SessionStorage
+from mcp_sessions.storage.files.checking import STALE
 from mcp_sessions.testing.making import head, said, say
 from tests.processes import full_counts
 from tests.storage.acts import Contents, Run, contents
@@ -29,6 +31,12 @@ def _short_logs(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that they are moved into the file and begun anew, or written anew, again and again."""
     monkeypatch.setattr("mcp_sessions.storage.files.erasing.LEAST_S", 0)
     monkeypatch.setattr("mcp_sessions.storage.sqlite.writer.TIDY_PAGES", 60)
+
+
+@pytest.fixture(autouse=True)
+def _machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One that each cut starts again."""
+    monkeypatch.setattr(_os, "BOOT_ID", tmp_path / "boot_id")
 
 
 def recorded(
@@ -70,19 +78,24 @@ def after_cuts(
 ) -> Iterator[tuple[Path, Contents]]:
     """Cut the power at moments of a recorded run: each tree that is left, and all that is in its store.
 
-    Raises LostError where that is not what must be there.
+    Raises LostError where that is not what must be there, or what people read of it is something else.
     """
-    for cut, path in states(recorder.root, recorder.operations, cuts(recorder.operations, count, seed), folder):
+    for number, (cut, path) in enumerate(
+        states(recorder.root, recorder.operations, cuts(recorder.operations, count, seed), folder)
+    ):
+        _os.BOOT_ID.write_text(f"{seed} {number}")
         possible = [(before or {}) | one for one in run.possible(cut.marked("begun"), cut.marked("acknowledged"))]
         try:
             with open_store(kind, path / "new", "full") as storage:
-                there, findings = contents(storage), storage.check()
+                there = contents(storage)
+            with open_store(kind, path / "new", "full") as storage:
+                findings = storage.check()
         except SessionsError as error:
             raise LostError(f"{path}, cut {cut}: {error}") from error
         if there not in possible:
             names = min(([n for n in there | one if there.get(n) != one.get(n)] for one in possible), key=len)
             raise LostError(f"{path}, cut {cut}: {names} are not as acknowledged")
-        if {one.level for one in findings} - {"ok", "warning"}:
+        if any(one.level == "fault" or one.what == STALE for one in findings):
             raise LostError(f"{path}, cut {cut}: {findings}")
         yield path, there
         shutil.rmtree(path)

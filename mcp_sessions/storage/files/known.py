@@ -21,6 +21,9 @@ CREATE TABLE IF NOT EXISTS logs (
     fault TEXT                         -- why nothing more is written to it
 ) STRICT, WITHOUT ROWID
 """
+_BOOT = "CREATE TABLE IF NOT EXISTS boot (id TEXT NOT NULL) STRICT"
+KEPT_AFTER_NS = 600 * 10**9
+"""What was written so long ago no system holds back from the disk: Linux writes it out within a minute."""
 _COLUMNS = "name, sid, size, lines, sum, changed, erase, viewed, told, said, fault, origin"
 
 
@@ -41,8 +44,22 @@ class Known:
 
 
 def prepare(db: Db) -> None:
-    """Make the table, if there is none."""
+    """Make the tables, if there are none."""
     db.execute(_TABLE)
+    db.execute(_BOOT)
+
+
+def doubt_views(db: Db, boot_id: str) -> None:
+    """Let the views be written anew of which the machine may have lost a part, which nobody synced: those of the
+    sessions that were written last before it was started again.
+    """
+    if db.execute("SELECT id FROM boot").fetchall() == [(boot_id,)]:
+        return
+    db.execute(
+        "UPDATE logs SET viewed = 0, said = NULL WHERE changed >= (SELECT max(changed) FROM logs) - ?", (KEPT_AFTER_NS,)
+    )
+    db.execute("DELETE FROM boot")
+    db.execute("INSERT INTO boot VALUES (?)", (boot_id,))
 
 
 def get(db: Db, name: str) -> Known | None:

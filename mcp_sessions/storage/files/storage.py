@@ -14,7 +14,7 @@ from typing import Literal, TypeVar
 
 import apsw
 
-from ..._os import FileLock, holder_of
+from ..._os import FileLock, boot_id, holder_of
 from ...errors import (
     InvalidArgumentError,
     SchemaChangedError,
@@ -204,6 +204,7 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
             writer = Writer(self._file, self._idle, ledger)
         try:
             writer.run(known.prepare)
+            writer.run(partial(known.doubt_views, boot_id=boot_id()))
             ledger.ready = True
             stale, without = writer.run(self._replaying.stale)
             for start in range(0, len(stale), PIECE):
