@@ -832,6 +832,43 @@ def test_what_is_no_log_keeps_nobody_from_the_other_sessions(tmp_path: Path) -> 
         assert [fault for fault in faults(storage) if "no session: 2: " in fault]
 
 
+def test_a_log_of_another_program_is_left_as_it_is(tmp_path: Path) -> None:
+    """It was taken for the torn beginning of ours, and moved."""
+    log = tmp_path / "sessions" / "build" / "log.jsonl"
+    text = b'{"level":"info","event":"started"}\n{"level":"info","event":"ended"}\n'
+    with opened(tmp_path) as storage:
+        storage.create(head("s"))
+    log.parent.mkdir()
+    log.write_bytes(text)
+    with opened(tmp_path) as storage:
+        with pytest.raises(StorageError, match=f"{log} is no log of a session"):
+            storage.create(head("build"))
+        assert [fault for fault in faults(storage) if f"no session: 1: {log.parent}" in fault]
+        assert ids(storage) == ["s"]
+    assert {path.name: path.read_bytes() for path in log.parent.iterdir()} == {log.name: text}
+
+
+def test_a_folder_put_back_where_its_deletion_is_to_be_undone_is_told_and_neither_is_lost(tmp_path: Path) -> None:
+    folder = tmp_path / "sessions" / "s"
+    with opened(tmp_path) as storage:
+        storage.create(head("s"), say(said("m", "one")))
+    shutil.copytree(folder, tmp_path / "monday")
+    with opened(tmp_path), Child(delete_and_stop, str(folder.parent)) as other:
+        assert other.hear() == "renamed"
+        other.kill()
+    shutil.move(tmp_path / "monday", folder)
+    with pytest.raises(
+        StorageError, match=r"s was put back, and .*/deleted-1-s is what stood there.* Move one"
+    ) as told:
+        opened(tmp_path)
+    (gone,) = folder.parent.glob(".store/deleted-*")
+    assert str(gone) in str(told.value)
+    shutil.move(folder, tmp_path / "monday")
+    with opened(tmp_path) as storage:
+        assert contents(storage) == ["one"]
+        assert faults(storage) == []
+
+
 def test_an_index_that_is_damaged_is_made_anew_by_repair(tmp_path: Path) -> None:
     with opened(tmp_path) as storage:
         for number in range(50):

@@ -26,6 +26,7 @@ STORE = ".store"
 INDEX = ".index"
 SHARED = ""
 """The name of the store's own log."""
+TAKEN = (errno.ENOTEMPTY, errno.EEXIST)
 _READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _WRITE = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _log = logging.getLogger(__name__)
@@ -145,9 +146,22 @@ class Folder:
         return list(self.store.glob("deleted-*-*"))
 
     def put_back(self, deleted: Path, lines: int) -> None:
-        """Put a folder back in sight, unless its deletion is among these lines of the store's own log."""
-        if int(deleted.name.split("-")[1]) > lines:
-            os.rename(deleted, self.of(name_of_deleted(deleted)))
+        """Put a folder back in sight, unless its deletion is among these lines of the store's own log.
+
+        Raises OSError; StorageError where another one stands there.
+        """
+        if int(deleted.name.split("-")[1]) <= lines:
+            return
+        place = self.of(name_of_deleted(deleted))
+        try:
+            os.rename(deleted, place)
+        except OSError as error:
+            if error.errno not in TAKEN:
+                raise
+            raise StorageError(
+                f"{place} was put back, and {deleted} is what stood there: its deletion was not finished. Move one of "
+                "them out of the store."
+            ) from error
 
     def rename(self, path: Path, name: str) -> None:
         """Give a folder the name of its session, before a log is in it, which would be wrong elsewhere."""
@@ -216,7 +230,7 @@ def _remove_directory(path: Path) -> None:
     try:
         os.rmdir(path)
     except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+        if error.errno not in TAKEN:
             raise
 
 

@@ -24,7 +24,7 @@ from ..sqlite.writing import SQL
 from . import known
 from .folder import SHARED, Folder, name_of
 from .known import Known
-from .lines import FORMAT, Line, Place, head_in, intact, message_in, metadata_in, read, record_in, sealed
+from .lines import BEGINNING, FORMAT, Line, Place, head_in, intact, message_in, metadata_in, read, record_in, sealed
 
 MOST_KEPT = 256
 REPAIR = "mcp-sessions doctor --repair"
@@ -195,6 +195,8 @@ class Replaying:
             if not 0 < together <= there.end.lines + 1:  # else it came in one write with the bad one
                 there.fault = self._refusal(there, "is damaged")
                 return
+        if there.end == Place() and _is_foreign(rest[: len(BEGINNING)]):
+            raise StorageError(f"{self._folder.log(there.name)} is no log of a session. Move it away.")
         aside = self._folder.set_aside(there.name, there.end, "torn")
         _log.warning(
             "%s ended in the middle of a line%s. Its last %d bytes were moved to %s",
@@ -340,6 +342,11 @@ class Replaying:
 
 def _may_be_session(entry: os.DirEntry[str]) -> bool:
     return entry.name[0] != "." and entry.is_dir(follow_symlinks=False)
+
+
+def _is_foreign(start: bytes) -> bool:
+    """Whether no log begins so, whatever a power cut has left of it."""
+    return bool(start.strip(b"\0")) and not BEGINNING.startswith(start)
 
 
 def _session_id(db: Db, sid: int | None) -> str | None:
