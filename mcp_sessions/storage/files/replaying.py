@@ -190,7 +190,8 @@ class Replaying:
         with open(self._folder.log(there.name), "rb") as file:
             file.seek(there.end.size)
             rest = file.read()
-        for later in _LATER.finditer(rest, rest.find(b"\n") + 1):
+        _, _, behind = rest.partition(b"\n")
+        for later in _LATER.finditer(behind):
             together = int(later["with"] or 0)
             if not 0 < together <= there.end.lines + 1:  # else it came in one write with the bad one
                 there.fault = self._refusal(there, "is damaged")
