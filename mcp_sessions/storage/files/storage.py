@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -181,17 +182,24 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
 
     def _open_anew(self) -> Opened:
         """Open an index once more that cannot be used: it is made anew, unless another process has done that."""
-        lock = FileLock(self._folder.index / "anew")
+        with self._alone("anew"):
+            try:
+                return self._open_index()
+            except StorageError as error:
+                if not isinstance(error.__cause__, UNUSABLE):
+                    raise
+                self._discard_index()
+                return self._open_index()
+
+    @contextmanager
+    def _alone(self, name: str) -> Generator[None]:
+        """No other process is at this meanwhile."""
+        lock = FileLock(self._folder.index / name)
         with translated(self._file):
             if not lock.acquire(self._file.busy_timeout_s):
                 raise self._file.busy(holder_of(lock.path))
         try:
-            return self._open_index()
-        except StorageError as error:
-            if not isinstance(error.__cause__, UNUSABLE):
-                raise
-            self._discard_index()
-            return self._open_index()
+            yield
         finally:
             lock.close()
 
@@ -201,7 +209,8 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
             ledger = FileLedger(self._folder, self._replaying, underway)
             writing = Writing(self._limits, ledger)
             self._ledger, self._writing = ledger, writing
-            writer = Writer(self._file, self._idle, ledger)
+            with self._alone("opening"):
+                writer = Writer(self._file, self._idle, ledger)
         try:
             writer.run(known.prepare)
             writer.run(partial(known.doubt_views, boot_id=boot_id()))
@@ -250,16 +259,10 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
             raise StorageError(f"{path} cannot be taken over: {error} See to it, then try again.") from error
 
     def _discard_index(self) -> None:
-        """It cannot be read, and is made anew."""
-        gate = FileLock(self.path.with_name(self.path.name + "-gate"))
-        with translated(self._file):
-            if not gate.acquire(self._file.busy_timeout_s):
-                raise self._file.busy("another process that opens it")
-            try:
-                for end in ("-wal", "-shm", ""):
-                    self.path.with_name(self.path.name + end).unlink(missing_ok=True)
-            finally:
-                gate.close()
+        """It cannot be read, and is made anew. Whoever opens it lays files beside it and takes them away again."""
+        with self._alone("opening"), self._alone(f"{self.path.name}-gate"), translated(self._file):
+            for end in ("-wal", "-shm", ""):
+                self.path.with_name(self.path.name + end).unlink(missing_ok=True)
 
     def _write(self, work: Work[T]) -> T:
         self._here()  # in a forked child, this is what the ledger comes from
