@@ -57,11 +57,25 @@ def _run(url: str, folder: Path) -> Account:
     import anyio
     from mcp import MCPError
 
+    from ...server.ending import on_signal
     from .promises import RefusedError
     from .story import Demo
 
+    async def run() -> Account:
+        async with anyio.create_task_group() as group:
+
+            def end(_signal: int) -> bool:
+                group.cancel_scope.cancel()
+                return True
+
+            group.start_soon(on_signal, end)
+            account = await Demo(url, folder, _say).run()
+            group.cancel_scope.cancel()
+            return account
+        raise click.Abort
+
     try:
-        return anyio.run(Demo(url, folder, _say).run)
+        return anyio.run(run)
     except (BaseExceptionGroup, MCPError, RefusedError) as error:
         raise Failed(f"The demo could not go on: {_first(error)}") from error
 
