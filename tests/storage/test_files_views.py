@@ -260,7 +260,7 @@ def test_views_that_the_machine_lost_are_written_anew_by_the_first_opening_after
 ) -> None:
     """A power cut may leave a file as long as it was, and empty."""
     boot, folder = tmp_path / "boot_id", tmp_path / "sessions" / "s"
-    boot.write_text("first\n")
+    boot.write_text("first\n", encoding="ascii")
     monkeypatch.setattr("mcp_sessions._os.BOOT_ID", boot)
     with opened(tmp_path) as storage:
         storage.create(head("s"), does(set={"k": 1}, messages=(said("m"),), records=(called("c", kind="work"),)))
@@ -270,7 +270,7 @@ def test_views_that_the_machine_lost_are_written_anew_by_the_first_opening_after
     with opened(tmp_path):
         pass
     assert (folder / view).read_bytes() == lost  # nobody reads all of them at each opening
-    boot.write_text("second\n")
+    boot.write_text("second\n", encoding="ascii")
     with opened(tmp_path):
         pass
     assert (folder / view).read_bytes() == whole

@@ -83,7 +83,7 @@ def after_cuts(
     for number, (cut, path) in enumerate(
         states(recorder.root, recorder.operations, cuts(recorder.operations, count, seed), folder)
     ):
-        _os.BOOT_ID.write_text(f"{seed} {number}")
+        _os.BOOT_ID.write_text(f"{seed} {number}", encoding="ascii")
         possible = [(before or {}) | one for one in run.possible(cut.marked("begun"), cut.marked("acknowledged"))]
         try:
             with open_store(kind, path / "new", "full") as storage:
