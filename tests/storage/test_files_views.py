@@ -382,6 +382,20 @@ def test_nothing_of_a_deleted_session_is_shown_in_one_of_its_id_that_was_made_me
     assert b'"c"' not in (folder / "s" / "invocations.json").read_bytes()
 
 
+def test_a_call_in_the_place_of_one_that_is_gone_is_not_shown_in_the_session_of_that_one(tmp_path: Path) -> None:
+    """A session that was made again within a second showed a call of another one."""
+    folder = tmp_path / "sessions"
+    with opened(tmp_path) as storage:
+        storage.create(head("s"), does(records=(called("c", kind="work"),)))
+        storage.delete("s", does())
+        storage.create(head("s"), does())
+        storage.create(head("t"), does(records=(called("secret", kind="work"),)))
+    assert not (folder / "s" / "invocations").exists()
+    assert [link.name for link in (folder / "t" / "invocations").iterdir()] == ["secret"]
+    with opened(tmp_path) as storage:
+        assert faults(storage) == []
+
+
 def test_calls_recorded_under_one_id_share_a_view_that_tells_of_one_of_them(tmp_path: Path) -> None:
     folder = tmp_path / "store"
     with FileSystemSessionStorage(folder) as storage:

@@ -77,9 +77,10 @@ def calls(db: Db, sid: int | None, limit: int = -1) -> Iterator[Invocation]:
     return map(record_of, db.execute(sql, (sid, limit)))
 
 
-def some_calls(db: Db, ids: Iterable[int]) -> Iterator[Invocation]:
-    """The calls in these rows."""
-    rows = (db.execute(f"{_FROM} WHERE r.id = ?", (id_,)).fetchone() for id_ in sorted(ids))
+def some_calls(db: Db, sid: int | None, ids: Iterable[int]) -> Iterator[Invocation]:
+    """The calls of work in these rows; but for those that belong to another session by now, or to none."""
+    sql = f"{_FROM} WHERE r.id = ? AND r.sid = ? AND r.kind = 'work'"
+    rows = (db.execute(sql, (id_, sid)).fetchone() for id_ in sorted(ids))
     return (record_of(row) for row in rows if row is not None)
 
 

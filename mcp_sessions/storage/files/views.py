@@ -284,7 +284,7 @@ class Views:
             if view is None:
                 return  # it was deleted meanwhile
             there = view.there
-            told = list(some_calls(db, behind.calls))
+            told = list(some_calls(db, there.sid, behind.calls))
             every = list(takewhile(lambda _: not self._late(), calls(db, there.sid))) if behind.whole else []
         folder = self._folder.of(name)
         if behind.conversation or (behind.whole and size(folder / CONVERSATION) != there.said):
