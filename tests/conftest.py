@@ -14,8 +14,8 @@ from tests.stores import KINDS, SetClock, open_store
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are processors: many tests wait for a process or a clock."""
-    return (os.cpu_count() or 1) + 1
+    """Two more than there are processors: many tests wait for a process or a clock."""
+    return (os.cpu_count() or 1) + 2
 
 
 @pytest.fixture(scope="session")

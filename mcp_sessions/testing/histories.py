@@ -78,8 +78,8 @@ _key_sets: st.SearchStrategy[dict[str, Any]] = st.dictionaries(_one(KEYS), _valu
 _few = st.integers(0, 6)
 
 
-def compare(open_store: Callable[[Path], SessionStorage]) -> None:
-    """Do random histories to stores of this kind and to memory.
+def compare(open_store: Callable[[Path], SessionStorage], examples: int = EXAMPLES) -> None:
+    """Do random histories to stores of this kind and to memory, so many of them.
 
     Where their answers differ, raises AssertionError with a short history that shows it.
     """
@@ -89,7 +89,7 @@ def compare(open_store: Callable[[Path], SessionStorage]) -> None:
             return differ(history, store, MemorySessionStorage())
 
     @settings(
-        max_examples=EXAMPLES,
+        max_examples=examples,
         derandomize=not FULL,
         database=None,
         deadline=None,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
+
+from tests.processes import full_counts
 
 from . import __main__ as bench
 from . import commits, peers
@@ -16,11 +19,15 @@ from .__main__ import MEASURES, main
 
 def test_a_quick_run_measures_every_row(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
+    rows = [[row.name for row in rows] for _, rows in MEASURES]
+    if not full_counts():  # each of these starts a server or more, and they differ by their transport alone
+        rows = [names for names in rows if not re.search(r"(?i)\b(http|sse)\b", names[0])]
+    wanted = [name for names in rows for name in names]
 
-    main(["--quick", "--json", str(figures)])
+    main(["--quick", "--json", str(figures), "--only", *wanted])
 
     measured = {result["row"]: result for result in json.loads(figures.read_text(encoding="utf-8"))}
-    assert list(measured) == [row.name for _, rows in MEASURES for row in rows]
+    assert list(measured) == wanted
     for result in measured.values():
         assert result["level"] in ("storage", "call", "MCP", "CLI")
         assert result["what"]

@@ -77,4 +77,4 @@ def test_files_pass_the_kit_where_the_system_offers_least() -> None:
 
 
 def test_random_histories_are_answered_as_memory_answers_them_by_logs_that_are_read_anew() -> None:
-    histories.compare(Forgetful)
+    histories.compare(Forgetful, histories.EXAMPLES if full_counts() else 6)
