@@ -8,10 +8,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import signal
+import subprocess
 import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,6 +36,8 @@ except ImportError:  # Windows, which has no such limit
     resource = None
 
 POLL_S = 0.005
+KILLS = 200
+"""How often what is killed is looked for: a second, for what the system itself holds back is waited for no longer."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _HAS_PWRITE = hasattr(os, "pwrite")
 _FULL_SYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)  # macOS, whose fsync leaves it to the disk's own cache
@@ -161,6 +167,42 @@ def holder_of(path: Path) -> str:
     except (OSError, IndexError):
         pass
     return "another process"
+
+
+def end_tree(pid: int, mark: str) -> None:
+    """Kill a process that leads a group of its own, and all that it started: its group, and on Linux whatever has
+    `mark` in its environment, in a session of its own too.
+    """
+    if os.name == "nt":
+        taskkill = ["taskkill", "/T", "/F", "/PID", str(pid)]
+        subprocess.run(taskkill, check=False, stdin=subprocess.DEVNULL, capture_output=True)  # noqa: S603 - a number
+        return
+    _kill(os.killpg, pid)
+    for _ in range(KILLS):
+        marked = _marked(mark)
+        for one in marked:
+            _kill(os.kill, one)
+        if not marked:
+            return
+        time.sleep(POLL_S)  # one may have started another one meanwhile, and one that is killed is still there
+
+
+def _marked(mark: str) -> list[int]:
+    """The processes that are alive and have that in their environment, as far as the system tells."""
+    found: list[int] = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            alive = mark.encode() in (folder / "environ").read_bytes()
+        except OSError:
+            continue
+        if alive:
+            found.append(int(folder.name))
+    return found
+
+
+def _kill(how: Callable[[int, int], None], pid: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        how(pid, signal.SIGKILL)
 
 
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_.")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
@@ -21,11 +22,13 @@ from .errors import (
     InvocationConflictError,
     InvocationRecordedError,
     InvocationRunningError,
+    SessionExistsError,
     SessionNotFoundError,
     StorageError,
 )
 from .models import (
     Change,
+    CostSource,
     Failure,
     Invocation,
     InvocationQuery,
@@ -73,6 +76,10 @@ def _unheard(_done: float, _total: float | None) -> None:
     """Nobody wants to know."""
 
 
+async def _untold(_done: float, _total: float | None) -> None:
+    """Nobody wants to know."""
+
+
 class Call:
     """A context manager: stage through `draft`, `create`, `fork` or `delete`, set `result`, and leave.
 
@@ -95,8 +102,12 @@ class Call:
     """Raises where the caller has given the call up: asked until the commit, and while it waits for another call."""
     progress: Callable[[float, float | None], object] = staticmethod(_unheard)
     """Tells the caller how much is done, and of how much."""
+    tell: Callable[[float, float | None], Awaitable[None]] = staticmethod(_untold)
+    """The same, of a slow call, on its event loop."""
     committed: Committed | None = None
     deleted: SessionMetadata | None = None
+    opened = False
+    """Its session was made for it."""
     _native_id: str | None = None
     _digest: str | None = None
     _attempt = 1
@@ -117,6 +128,7 @@ class Call:
         kind: Literal["session", "work"],
         reads: bool,
         new_session: bool,
+        opens: bool,
         as_user: str | None,
         parent_id: str | None,
     ) -> None:
@@ -130,6 +142,10 @@ class Call:
         self.conditions: dict[str, Any] = {}
         self.refs: dict[str, str] = {}
         """Arguments, or members of them, that stand in the same commit, and where: {"content": "message:seq.0"}."""
+        self.result_ref: tuple[str | None, str] | None = None
+        """The result, or a member of it, that stands in the same commit, and where: the record keeps no copy of it,
+        unless it may have to be given again.
+        """
         self._given = invocation_id is not None
         self.invocation_id = invocation_id if invocation_id is not None else manager.make_id("inv")
         self.caller = plain(caller, manager.limits.key_chars)
@@ -137,6 +153,7 @@ class Call:
         self._kind: Literal["session", "work"] = kind
         self._reads = reads
         self._by_user = new_session or session_id is None
+        self._opens = opens
         self._parent_id = parent_id
         self._started_at = manager.clock()
         self._clock_start = time.perf_counter()
@@ -175,6 +192,10 @@ class Call:
         """Of these arguments, which stand in the same commit at `ref`, the record keeps no copy where they are long."""
         self.refs |= {name: ref for name, value in arguments.items() if is_long(encode(value))}
 
+    def priced(self) -> tuple[float | None, CostSource | None]:
+        """What it cost so far, in USD, and how that is known."""
+        return self.manager.priced(self.model, self.token_usage, self.cost, self._started_at)
+
     # living
 
     def start(self) -> None:
@@ -203,6 +224,8 @@ class Call:
             self._run()
 
     def _run(self) -> None:
+        if self._opens and not self.replayed:
+            self._open()
         owner = self.manager.storage.owner()
         while not self.replayed:
             self._owner = owner
@@ -218,6 +241,14 @@ class Call:
                 if begun.session_id is not None:  # it ends in this session, not in a later one of that id
                     self.conditions["expected_created_at"] = begun.metadata.created_at
                 return
+
+    def _open(self) -> None:
+        """Make the session of the call, where there is none."""
+        if self.session_id is None:
+            self.session_id = self.manager.make_id("ses")
+        with suppress(SessionExistsError):
+            self.manager.create_session(self.session_id, user_id=self.as_user)
+            self.opened = True
 
     def finish(self) -> None:
         """Commit what was staged, with the record, and fill the result. Raises what the commit raises."""
@@ -430,13 +461,16 @@ class Call:
         manager = self.manager
         limit = record_limit(manager.limits)
         cut = False
+        places = self._kept_refs() if refs else {}
+        if refs and self.result_ref is not None and not self._given:
+            name, places["result" if name is None else f"result.{name}"] = self.result_ref
+            result = None if name is None else {one: value for one, value in result.items() if one != name}
         if result is not None:
             try:
                 result, cut = self._kept_result(result, limit)
             except ValueError as fault:
                 raise InvalidArgumentError(f"The result of {self.tool_name} {fault}.") from None
         over = status is not InvocationStatus.RUNNING
-        places = self._kept_refs() if refs else {}
         where: Literal["session", "user"] = "user" if self._by_user else "session"
         fields: dict[str, Any] = {
             "invocation_id": self.invocation_id,
@@ -464,8 +498,7 @@ class Call:
         if manager.own_times_and_ids and said == _NOTHING_SAID:
             return Invocation.known(_UNSAID | fields)
         if over:
-            priced = manager.priced(self.model, self.token_usage, self.cost, self._started_at)
-            fields["cost"], fields["cost_source"] = priced
+            fields["cost"], fields["cost_source"] = self.priced()
         try:
             return Invocation(
                 **fields,
@@ -506,7 +539,9 @@ class Call:
         if "value" in arguments and self._is_secret("value"):
             arguments["value"] = REDACTED
         for place in refs:
-            _, name, *inside = place.split(".", 2)
+            of, name, *inside = place.split(".", 2) if "." in place else (place, "")
+            if of == "result":
+                continue
             if inside:
                 arguments[name] = {one: member for one, member in arguments[name].items() if one != inside[0]}
             else:

@@ -16,6 +16,7 @@ Each names the thing, the fact and the next step, and carries them as attributes
     |- InvocationRunningError                   the same call is still at work
     |- InvocationRecordedError                  the same call is done; carries its record
     |- UnknownToolError (LookupError)
+    |- ExecutorError                            what an agent asks did not answer
     |- StorageError                             the store could not do it
        |- StorageBusyError                      somebody else holds it
        |- SchemaChangedError                    another version of the program owns the file
@@ -155,6 +156,18 @@ class UnknownToolError(SessionsError, LookupError):
     def __init__(self, name: str, message: str) -> None:
         super().__init__(message)
         self.name = name
+
+
+class ExecutorError(SessionsError):
+    """An agent got no answer; `exit_code` and `stderr` where a program was asked and ended, and `answer`, an Answer,
+    where it was told what this cost.
+    """
+
+    def __init__(self, message: str, *, exit_code: int | None = None, stderr: str = "", answer: object = None) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.stderr = stderr
+        self.answer = answer
 
 
 class StorageError(SessionsError):

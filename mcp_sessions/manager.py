@@ -35,6 +35,7 @@ from .models import (
     Alter,
     Change,
     ConversationMessage,
+    CostSource,
     Failure,
     Finding,
     GroupBy,
@@ -71,7 +72,6 @@ from .storage.words import words
 
 log = logging.getLogger(__name__)
 MOST_BYTES_OF_A_NAME = 1 << 20
-CostSource = Literal["reported", "estimated", "unknown"]
 
 
 class SessionManager:
@@ -119,6 +119,7 @@ class SessionManager:
         kind: Literal["session", "work"] = "work",
         reads: bool = False,
         new_session: bool = False,
+        opens: bool = False,
         as_user: str | None = None,
         parent_id: str | None = None,
     ) -> Call:
@@ -126,7 +127,8 @@ class SessionManager:
 
         With the caller's own `invocation_id`, a call that went well is not made again: see `Call.replayed`. The id
         is unique within the user and the session, or with `new_session` (calls that create, fork or delete) within
-        the user alone. `slow` puts it on record as running at once. `reads` says that nothing is staged: then the
+        the user alone. `slow` puts it on record as running at once; with
+        `opens` its session is made where there is none. `reads` says that nothing is staged: then the
         record is written within a second. Raises InvocationRunningError, InvocationConflictError, and on leaving
         whatever the commit raises.
         """
@@ -141,6 +143,7 @@ class SessionManager:
             kind=kind,
             reads=reads,
             new_session=new_session,
+            opens=opens,
             as_user=as_user,
             parent_id=parent_id,
         )
@@ -371,6 +374,17 @@ class SessionManager:
             role, content, message_id=message_id, tool_name=tool_name, invocation_id=invocation_id, **more
         )
         return message.model_copy(update={"seq": self._commit(session_id, draft, as_user).seqs[0]})
+
+    def clear_conversation(self, session_id: str, *, as_user: str | None = None) -> SessionMetadata:
+        """Take back all messages that there are; their content is erased. Raises SessionNotFoundError,
+        SessionEndedError.
+        """
+        head = self.metadata(session_id, as_user=as_user)
+        if not head.message_count:
+            return head
+        draft = self.draft()
+        draft.retract.append((1, head.last_seq))
+        return self._commit(session_id, draft, as_user).metadata
 
     def get_value(self, session_id: str, key: str, default: Any = None, *, as_user: str | None = None) -> Any:
         """A key's value, `default` where there is none. Raises SessionNotFoundError."""

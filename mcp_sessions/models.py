@@ -52,6 +52,7 @@ MOST_NANO_USD = 1 << 62
 Milliseconds = Annotated[float, Field(ge=0, le=LONGEST_MS)]
 Usd = Annotated[float, Field(ge=0, le=MOST_USD)]
 Role = Literal["system", "user", "assistant", "tool"]
+CostSource = Literal["reported", "estimated", "unknown"]
 OTHER_ROLES: dict[str, Role] = {"human": "user", "ai": "assistant", "developer": "system"}
 """Other words for roles."""
 
@@ -283,7 +284,7 @@ class Invocation(Frozen):
     model: Text | None = None
     token_usage: Annotated[TokenUsage, AfterValidator(_countable)] | None = None
     cost: Usd | None = None
-    cost_source: Literal["reported", "estimated", "unknown"] | None = None
+    cost_source: CostSource | None = None
 
     digest: str | None = None
     """sha256 of the canonical arguments, of a call that can be replayed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,7 @@ def run(*words: str, store: Path) -> str:
 def test_each_example_has_its_test() -> None:
     files = {file.relative_to(EXAMPLES).as_posix() for file in EXAMPLES.rglob("*") if file.is_file()}
     shown = {file for file in files if "__pycache__" not in file}
-    assert shown == {"python_api.py", "mcp_client.py", *(f"clients/{name}.json" for name in CLIENTS)}
+    assert shown == {"python_api.py", "mcp_client.py", "explore.py", *(f"clients/{name}.json" for name in CLIENTS)}
 
 
 def test_the_agent_goes_on_where_its_last_run_stopped(tmp_path: Path) -> None:
@@ -56,6 +57,23 @@ def test_the_client_does_what_a_desktop_does(tmp_path: Path) -> None:
     with SessionManager(SQLiteSessionStorage(store)) as manager:
         (head,) = manager.query().items
     assert (head.status, head.message_count) == ("completed", 1)
+
+
+def test_the_explorer_builds_on_its_first_answer_and_shows_what_its_session_holds(tmp_path: Path) -> None:
+    store = tmp_path / "sessions.db"
+    *said, first, second, total = run(str(EXAMPLES / "explore.py"), store=store).splitlines()
+    assert said == [
+        "user: What stores an order?",
+        "assistant: Store.commit, called at cart.py:41.",
+        "user: Is it called anywhere else?",
+        "assistant: Once more: retry.py:12, after a lost connection.",
+    ]
+    assert re.fullmatch(r"\d+ ms, 9000 tokens in, 0\.0315 USD, reported", first)
+    assert re.fullmatch(r"\d+ ms, 9800 tokens in, 0\.\d{4} USD, estimated", second)
+    with SessionManager(SQLiteSessionStorage(store)) as manager:
+        (head,) = manager.query("tag:shop").items
+    assert total == f"{head.session_id}: calls: 2, cost: {head.estimated_cost:.4f} USD"
+    assert (head.message_count, head.token_usage["input"]) == (4, 18_800)
 
 
 @pytest.mark.parametrize("client", CLIENTS)

@@ -113,7 +113,7 @@ def build_server(
         arguments = dict(params.arguments or {})
         if tool is not None:
             arguments = tool.lenient(arguments)
-            if pinned is not None and _needs_session(tool):
+            if pinned is not None and tool.needs_session:
                 arguments["session_id"] = arguments.get("session_id") or pinned
         try:
             result = await invoke_async(
@@ -232,7 +232,7 @@ def _listed(tool: Tool, pinned: str | None) -> ListedTool:
         name=tool.name,
         title=tool.title,
         description=tool.description,
-        input_schema=tool.input_schema(pinned=pinned is not None and _needs_session(tool)),
+        input_schema=tool.input_schema(pinned=pinned is not None and tool.needs_session),
         output_schema=dict(tool.output),
         annotations=ToolAnnotations(
             title=tool.title,
@@ -242,11 +242,6 @@ def _listed(tool: Tool, pinned: str | None) -> ListedTool:
             open_world_hint=False,
         ),
     )
-
-
-def _needs_session(tool: Tool) -> bool:
-    field = tool.arguments.model_fields.get("session_id")
-    return field is not None and field.is_required()
 
 
 def _caller(context: Context) -> str:

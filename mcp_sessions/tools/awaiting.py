@@ -41,8 +41,9 @@ async def invoke_async(
     call.check_cancelled = anyio.from_thread.check_cancelled
     tool = toolbox.get(name)
     if tool is not None and tool.slow:
+        call.tell = progress or call.tell
         try:
-            return await _awaited(call, act, limiter)
+            return await awaited(call, act, limiter)
         except (SessionNotFoundError, SessionExistsError) as error:
             raise await anyio.to_thread.run_sync(hinted, call, error, limiter=limiter) from error
     if progress is not None:
@@ -50,7 +51,8 @@ async def invoke_async(
     return await _begun(call, functools.partial(completed, call, act), limiter)
 
 
-async def _awaited(call: Call, act: Callable[[], Awaitable[Any]], limiter: anyio.CapacityLimiter) -> Any:
+async def awaited(call: Call, act: Callable[[], Awaitable[Any]], limiter: anyio.CapacityLimiter | None = None) -> Any:
+    """Make a slow call that was prepared; its result. `act` gives it, and may stage what is to be committed with it."""
     await _begun(call, call.__enter__, limiter)
     if call.replayed:
         return call.result
@@ -63,7 +65,7 @@ async def _awaited(call: Call, act: Callable[[], Awaitable[Any]], limiter: anyio
     return call.result
 
 
-async def _begun(call: Call, begin: Callable[[], R], limiter: anyio.CapacityLimiter) -> R:
+async def _begun(call: Call, begin: Callable[[], R], limiter: anyio.CapacityLimiter | None) -> R:
     """Begin the call in a thread; one that is cancelled before there is one for it is put on record so."""
     has_begun = False
 

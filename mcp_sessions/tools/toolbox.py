@@ -27,7 +27,7 @@ from .arguments import blank_is_absent, can_be_text, is_hidden, required, schema
 Toolset = Literal["core", "manage", "records", "automation"]
 Function = Callable[..., Any]
 AN_ID = "should be an id: 1 to 128 letters, digits, '.', '_' or '-', beginning with a letter or digit"
-AUTOMATION = ("agent_invoke", "workflow_run", "workflow_status", "workflow_respond")
+LATER = ("workflow_run", "workflow_status", "workflow_respond")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,15 @@ class Tool:
     kind: Literal["session", "work"] = "session"
     slow: bool = False
     """Its function is `async def`: it runs on an event loop, and is on record as running from its beginning."""
+    opens: bool = False
+    """It works in a session, which is made where there is none."""
     advertised: tuple[str, ...] = field(default=())
+
+    @property
+    def needs_session(self) -> bool:
+        """Whether each call must name a session."""
+        field = self.arguments.model_fields.get("session_id")
+        return field is not None and field.is_required()
 
     def input_schema(self, *, pinned: bool = False) -> dict[str, Any]:
         """The flat schema of the advertised arguments; with a pinned session its id is not required."""
@@ -181,6 +189,7 @@ class Toolbox:
         idempotent: bool = False,
         new_session: bool = False,
         kind: Literal["session", "work"] = "work",
+        opens: bool = False,
     ) -> Callable[[Function], Function]:
         """Make a function a tool: its name, docstring and signature are the tool's; its first argument is the Call.
 
@@ -222,6 +231,7 @@ class Toolbox:
                         new_session=new_session,
                         kind=kind,
                         slow=inspect.iscoroutinefunction(function),
+                        opens=opens,
                         advertised=tuple(name for name in annotations if not is_hidden(annotations[name])),
                     )
                 ]
@@ -275,8 +285,11 @@ class Toolbox:
         as_user: str | None = None,
         room: int | None = None,
         toolsets: Collection[str] | None = None,
+        parent_id: str | None = None,
     ) -> tuple[Call, Callable[[], Any]]:
-        """A call that has not begun, and what the tool does in it: of a slow one, an awaitable. As `invoke`."""
+        """A call that has not begun, and what the tool does in it: of a slow one, an awaitable. As `invoke`; it is made
+        under the call `parent_id`.
+        """
         arguments = arguments if arguments is not None else {}
         tool = self.get(name)
         call = manager.call(
@@ -289,7 +302,9 @@ class Toolbox:
             kind=tool.kind if tool is not None else "session",
             reads=tool is not None and tool.reads,
             new_session=tool is not None and tool.new_session,
+            opens=tool is not None and tool.opens,
             as_user=as_user,
+            parent_id=parent_id,
         )
         call.room = room
 
@@ -308,8 +323,10 @@ class Toolbox:
         return tool
 
     def _hint(self, name: str) -> str:
-        if name in AUTOMATION:
-            return "it belongs to toolset 'automation', which is not part of this version."
+        if name == "agent_invoke":
+            return "it is in toolset 'automation', which is off (MCP_SESSIONS_TOOLSETS)."
+        if name in LATER:
+            return "it belongs to toolset 'automation', but is not part of this version."
         close = difflib.get_close_matches(name, self._tools, 1)
         return f"did you mean '{close[0]}'?" if close else f"there are {', '.join(self._tools)}."
 

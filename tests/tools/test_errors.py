@@ -179,8 +179,10 @@ def test_a_fork_names_the_argument_that_is_no_id(prepared: Desk) -> None:
     assert said.startswith("new_session_id '../x' is not an id")
 
 
-@pytest.mark.parametrize("name", ["agent_invoke", "workflow_run"])
-def test_a_tool_of_a_later_version_is_told_to_be_one(prepared: Desk, name: str) -> None:
-    assert refused(prepared, name) == (
-        f"Unknown tool '{name}': it belongs to toolset 'automation', which is not part of this version."
+def test_a_tool_that_is_off_or_of_a_later_version_is_told_to_be_one(prepared: Desk) -> None:
+    assert refused(prepared, "agent_invoke") == (
+        "Unknown tool 'agent_invoke': it is in toolset 'automation', which is off (MCP_SESSIONS_TOOLSETS)."
+    )
+    assert refused(prepared, "workflow_run") == (
+        "Unknown tool 'workflow_run': it belongs to toolset 'automation', but is not part of this version."
     )

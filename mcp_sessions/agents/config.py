@@ -1,0 +1,74 @@
+"""AgentConfig: what an agent asks, where it works, and where its history is kept."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from ..models import Id, invalid
+from .executors.base import Executor
+
+PROMPT_CHARS = 200_000
+OUTPUT_BYTES = 16 << 20
+ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@\[\]-]{0,199}$")]
+"""Never one that a program would take for an option."""
+
+
+class CLIType(StrEnum):
+    CLAUDE = "claude"
+    CODEX = "codex"
+    COPILOT = "copilot"
+
+
+class AgentConfig(BaseModel):
+    """What an agent asks, where it works, and where its history is kept.
+
+    `executor` is asked where it is given: an Executor, or the name of one (`claude`, `codex`, `copilot`,
+    `model:PROVIDER:NAME`); else the program of `cli_type`. Raises InvalidArgumentError.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
+
+    cli_type: CLIType = CLIType.COPILOT
+    executor: Executor | str | None = Field(default=None, union_mode="left_to_right")
+    model: ModelName | None = None
+    """None: the one that the executor takes by itself."""
+    session_id: Id | None = None
+    """`default` where none is given."""
+    session_storage_path: Path | None = None
+    """Where sessions are kept as files; None: in memory, or in the manager that the agent was given."""
+    include_session_in_prompt: bool = False
+    """Whether the executor is told the session's id, and where it is kept."""
+    skip_permissions: bool = False
+    """Whether a program does what it likes without asking; a program that may not ask does less."""
+    cli_path: Path | None = None
+    """The program; by default the one of that name on the PATH."""
+    timeout: Annotated[float, Field(gt=0)] | None = None
+    """Seconds that one answer may take; None: as long as it takes."""
+    cwd: Path | None = None
+    """Where a program runs; by default where this one does."""
+    working_directories: tuple[Path, ...] = ()
+    """Other directories that a program may look into."""
+    additional_cli_args: tuple[str, ...] = ()
+    """Given to a program as they stand, before the prompt."""
+    tools: tuple[str, ...] = ()
+    """Names of tools that the executor may call, where it can: models behind an API."""
+    env: tuple[str, ...] = ()
+    """Names of variables that a program gets beside the usual ones; `*` stands for any ending."""
+    max_prompt_chars: Annotated[int, Field(gt=0)] = PROMPT_CHARS
+    """What a prompt may have; beyond it the oldest turns are left out."""
+    max_output_bytes: Annotated[int, Field(gt=0)] = OUTPUT_BYTES
+    """What a program may write before it is ended."""
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise invalid(error, "AgentConfig: ") from None
+
+    def with_changes(self, **changes: Any) -> AgentConfig:
+        """The same but for these. Raises InvalidArgumentError."""
+        return type(self)(**{**dict(self), **changes})

@@ -1,0 +1,88 @@
+"""Codex: `codex exec --json`, which tells events, one a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..._json import decode
+from ...errors import ExecutorError
+from ...models import TokenUsage, tokens
+from .base import Answer
+from .program import Program, no_answer
+
+if TYPE_CHECKING:
+    from ..config import AgentConfig
+
+
+class Codex(Program):
+    """Asks Codex, which reports tokens and no cost. It may read, unless permissions are skipped."""
+
+    name = "codex"
+    takes = ("gpt",)
+    variables = ("OPENAI_*", "CODEX_*", "AZURE_OPENAI_*")
+
+    def options(self, config: AgentConfig, *, streams: bool) -> list[str]:  # noqa: ARG002 - it always tells as it goes
+        options = ["exec", "--json", "--skip-git-repo-check"]
+        if config.skip_permissions:
+            options.append("--dangerously-bypass-approvals-and-sandbox")
+        else:
+            options += ["--sandbox", "read-only"]
+        if config.model is not None:
+            options += ["--model", config.model]
+        for directory in config.working_directories:
+            options += ["--add-dir", str(directory)]
+        return [*options, *config.additional_cli_args, "-"]
+
+    def piece(self, line: str) -> str:
+        return "".join(f"{text}\n" for text in map(_said, _events(line)) if text)
+
+    def answer(self, output: str) -> Answer:
+        text: str | None = None
+        usage: TokenUsage | None = None
+        failure: str | None = None
+        events = list(_events(output))
+        for event in events:
+            text = _said(event) or text
+            match event:
+                case {"type": "turn.completed", **more}:
+                    usage, failure = _usage(more.get("usage")), None
+                case {"type": "turn.failed", "error": {"message": str(message)}}:
+                    failure = message
+                case {"type": "error", "message": str(message)}:
+                    failure = message
+                case _:
+                    pass
+        answer = Answer(text or "", self._config.model, usage, raw=events)
+        if failure is not None:
+            raise ExecutorError(f"{self.name} did not answer: {failure}", answer=answer)
+        if text is None:
+            raise no_answer(self.name, output)
+        return answer
+
+
+def _usage(usage: Any) -> TokenUsage | None:
+    match usage:
+        case {"input_tokens": int(given), "output_tokens": int(written), **more}:
+            cached = (more.get(f"{name}_input_tokens") for name in ("cached", "cache_write"))
+            return tokens(given, written, *(count if isinstance(count, int) else 0 for count in cached))
+        case _:
+            return None
+
+
+def _events(output: str) -> Iterator[Mapping[str, Any]]:
+    for line in output.splitlines():
+        try:
+            event = decode(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict):
+            yield event
+
+
+def _said(event: Mapping[str, Any]) -> str | None:
+    match event:
+        case {"type": "item.completed", "item": {"type": "agent_message", "text": str(text)}}:
+            return text
+        case _:
+            return None

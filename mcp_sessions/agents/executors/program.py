@@ -1,0 +1,115 @@
+"""Program: what the command-line executors have in common."""
+
+from __future__ import annotations
+
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from ...errors import ExecutorError, InvalidArgumentError
+from . import process
+from .base import AgentTool, Answer, OnText
+
+if TYPE_CHECKING:
+    from ..config import AgentConfig
+
+SHOWN = 500
+"""Characters of an output that an error shows."""
+FAMILIES = {
+    "claude": ("claude", "sonnet", "opus", "haiku"),
+    "gpt": ("gpt", "o1", "o3", "o4", "codex"),
+    "gemini": ("gemini",),
+}
+"""How the names of models begin."""
+
+
+class Program(ABC):
+    """A program that reads a prompt on stdin and answers on stdout; never through a shell.
+
+    Raises InvalidArgumentError for a model of a family that the program has not.
+    """
+
+    name: ClassVar[str]
+    takes: ClassVar[tuple[str, ...]] = tuple(FAMILIES)
+    """The families of models."""
+    variables: ClassVar[tuple[str, ...]] = ()
+    """What it gets of the environment beside the usual."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        self._config = config
+        family = next((one for one, names in FAMILIES.items() if (config.model or "").startswith(names)), None)
+        if family is not None and family not in self.takes:
+            raise InvalidArgumentError(
+                f"{self.name} has no model '{config.model}': its models are of {', '.join(self.takes)}.",
+                argument="model",
+            )
+
+    @abstractmethod
+    def options(self, config: AgentConfig, *, streams: bool) -> list[str]:
+        """Its arguments, the program itself left out."""
+
+    @abstractmethod
+    def answer(self, output: str) -> Answer:
+        """What it wrote, as an answer. Raises ExecutorError for what is none."""
+
+    def piece(self, line: str) -> str:
+        """The part of the answer that a line of output tells."""
+        return f"{line}\n"
+
+    async def run(self, prompt: str, *, tools: Sequence[AgentTool] = (), on_text: OnText | None = None) -> Answer:
+        """Ask. Raises ExecutorError; InvalidArgumentError for a directory that is none."""
+        if tools:
+            raise InvalidArgumentError(f"{self.name} cannot use tools of ours.", argument="tools")
+        config = self._config
+        if config.cwd is not None and not config.cwd.is_dir():
+            raise InvalidArgumentError(f"cwd {config.cwd} is no directory. Name one that is there.", argument="cwd")
+
+        async def tell(line: bytes) -> None:
+            assert on_text is not None
+            if text := self.piece(line.decode(errors="replace")):
+                await on_text(text)
+
+        ran = await process.run(
+            [self._path(), *self.options(config, streams=on_text is not None)],
+            prompt,
+            env=process.passed((*self.variables, *config.env)),
+            cwd=config.cwd,
+            timeout_s=config.timeout,
+            most_bytes=config.max_output_bytes,
+            on_line=None if on_text is None else tell,
+        )
+        output = ran.stdout.decode(errors="replace")
+        if ran.code == 0:
+            return self.answer(output)
+        raise self._failed(ran.code, ran.stderr, output)
+
+    def _path(self) -> str:
+        path = self._config.cli_path
+        found = shutil.which(self.name if path is None else path)
+        if found is None:
+            where = "on the PATH" if path is None else f"at {path}"
+            raise ExecutorError(f"{self.name} was not found {where}. Install it, or set cli_path.")
+        return str(Path(found).absolute())  # where it runs, a relative path would be another one
+
+    def _failed(self, code: int, stderr: str, output: str) -> ExecutorError:
+        """The error for an exit code, with what its output tells of the cause, and of the cost."""
+        why, answer = "", None
+        try:
+            answer = self.answer(output)
+        except ExecutorError as error:
+            if error.answer is not None:
+                why, answer = str(error), error.answer
+        said = "\n".join(part for part in (why, stderr or output.strip()[-SHOWN:]) if part)
+        return ExecutorError(
+            f"{self.name} failed with exit code {code}" + (f": {said}" if said else "."),
+            exit_code=code,
+            stderr=stderr,
+            answer=answer,
+        )
+
+
+def no_answer(name: str, output: str) -> ExecutorError:
+    """The error for an output in which there is no answer."""
+    return ExecutorError(f"{name} gave no answer. Its output begins: {output[:SHOWN]!r}.")

@@ -1,0 +1,110 @@
+"""Programs that stand in for `claude`, `codex` and `copilot`: real processes, which write down how they were called."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.processes import ROOT, until
+
+RESULT = {
+    "type": "result",
+    "subtype": "success",
+    "is_error": False,
+    "result": "It is in auth.py:3.",
+    "session_id": "75e2167f",
+    "num_turns": 3,
+    "total_cost_usd": 0.0787,
+    "usage": {
+        "input_tokens": 5,
+        "cache_creation_input_tokens": 20,
+        "cache_read_input_tokens": 300,
+        "output_tokens": 60,
+    },
+    "modelUsage": {
+        "claude-haiku-4-5": {"costUSD": 0.0007},
+        "claude-sonnet-4-5": {"costUSD": 0.078, "contextWindow": 200000},
+    },
+}
+"""What Claude Code prints with `--output-format json`."""
+EVENTS = (
+    {"type": "thread.started", "thread_id": "0199a213"},
+    {"type": "turn.started"},
+    {"type": "item.completed", "item": {"id": "item_0", "type": "reasoning", "text": "Looking"}},
+    {"type": "item.completed", "item": {"id": "item_1", "type": "agent_message", "text": "I look."}},
+    {"type": "item.completed", "item": {"id": "item_2", "type": "agent_message", "text": "It is in auth.py:3."}},
+    {"type": "turn.completed", "usage": {"input_tokens": 120, "cached_input_tokens": 100, "output_tokens": 45}},
+)
+"""What `codex exec --json` prints."""
+
+
+def lines(*events: Any) -> str:
+    return "".join(f"{json.dumps(event)}\n" for event in events)
+
+
+def gone(pid: int) -> bool:
+    """Whether there is no such process, or what is left of it waits for its parent to look."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+class Fake:
+    """A program of that name in a folder; `plan`: stdout, stderr, code, and what else it does."""
+
+    def __init__(self, folder: Path, name: str, **plan: Any) -> None:
+        folder.mkdir(exist_ok=True)
+        self.path = folder / name
+        self.path.write_text(
+            f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n"
+            "from tests.agents.fakes import act\nact(__file__)\n",
+            encoding="utf-8",
+        )
+        self.path.chmod(0o755)
+        self._beside = folder / f"{name}.plan"
+        self._beside.write_text(json.dumps(plan), encoding="utf-8")
+
+    @property
+    def seen(self) -> dict[str, Any]:
+        """argv, stdin, env and cwd of its last call."""
+        return json.loads(self.path.with_suffix(".seen").read_text(encoding="utf-8"))
+
+    def started(self) -> list[int]:
+        """The processes that are there, once all that are to be are."""
+        file = self.path.with_suffix(".pids")
+        until(lambda: file.exists() and file.read_text(encoding="utf-8").endswith("\n"))
+        return [int(pid) for pid in file.read_text(encoding="utf-8").split()]
+
+
+def act(file: str) -> None:
+    """As a program: do what the plan beside it says."""
+    program = Path(file)
+    plan = json.loads(program.with_suffix(".plan").read_text(encoding="utf-8"))
+    if not plan.get("deaf"):
+        said = sys.stdin.read()
+        seen = {"argv": sys.argv[1:], "stdin": said, "env": dict(os.environ), "cwd": str(Path.cwd())}
+        whole = program.with_suffix(f".{os.getpid()}")
+        whole.write_text(json.dumps(seen), encoding="utf-8")
+        whole.replace(program.with_suffix(".seen"))
+    if plan.get("children"):
+        _start_children(program)
+    sys.stdout.write(plan.get("stdout", "") * plan.get("times", 1))
+    sys.stderr.write(plan.get("stderr", ""))
+    sys.stdout.flush()
+    if plan.get("hangs"):
+        time.sleep(3600)
+    sys.exit(plan.get("code", 0))
+
+
+def _start_children(program: Path) -> None:
+    """One child, and one that leads a session of its own; both hold our stdout open."""
+    sleeping = [sys.executable, "-c", "import time; time.sleep(3600)"]
+    children = [subprocess.Popen(sleeping), subprocess.Popen(sleeping, start_new_session=True)]
+    pids = [os.getpid(), *(child.pid for child in children)]
+    program.with_suffix(".pids").write_text(" ".join(map(str, pids)) + "\n", encoding="utf-8")
