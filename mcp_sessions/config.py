@@ -88,7 +88,8 @@ def _duration(value: object) -> object:
 
 
 Words = Annotated[tuple[Annotated[str, StringConstraints(to_lower=True)], ...], NoDecode, BeforeValidator(_listed)]
-Users = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+Folders = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_listed)]
 Toolset = Literal["core", "manage", "records", "automation"]
 
 
@@ -117,7 +118,7 @@ class Settings(BaseSettings):
     port: int = Field(default=8765, ge=0, le=65_535)
     tokens: Annotated[dict[str, SecretStr], NoDecode, BeforeValidator(_paired)] = Field(default={}, repr=False)
     tokens_file: Path | None = None
-    admins: Users = ()
+    admins: Names = ()
     oauth_issuer: str | None = None
     oauth_audience: str | None = None
 
@@ -142,6 +143,13 @@ class Settings(BaseSettings):
     max_replay_bytes: PositiveInt = LIMITS.replay_bytes
     max_tools_used: PositiveInt = LIMITS.tools_used
     max_key_versions: PositiveInt = LIMITS.key_versions
+
+    agent_executors: Names = ("claude", "codex", "copilot")
+    agent_roots: Folders = ()
+    agent_timeout: Annotated[timedelta, BeforeValidator(_duration)] = timedelta(minutes=10)
+    agent_env: Names = ()
+    agent_prompt_chars: PositiveInt = 200_000
+    agent_output_bytes: PositiveInt = 16 << 20
 
     workflow_session_storage: str | None = Field(default=None, validation_alias=WORKFLOW_PREFIX + "STORAGE", repr=False)
     workflow_session_path: Path | None = Field(default=None, validation_alias=WORKFLOW_PREFIX + "PATH")

@@ -167,10 +167,10 @@ def test_every_command_is_in_its_table_and_no_other() -> None:
 
 @pytest.mark.parametrize("line", re.findall(r"`(mcp-sessions [^`]+)`", README))
 def test_commands_named_in_the_text_can_be_called_so(line: str) -> None:
-    name, *words = line.split()[1:]
+    name, *words = shlex.split(line)[1:]
     command = main.get_command(click.Context(main), name)
     assert command is not None
-    known = {"CLIENT": "cursor"}
+    known = {"CLIENT": "cursor", "OPERATION": "explore"}
     command.make_context(name, [known.get(word, word) for word in words])
 
 

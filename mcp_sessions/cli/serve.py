@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 @click.option("--host", metavar="HOST", help="The address to bind, for HTTP. Default: 127.0.0.1.")
 @click.option("--port", metavar="PORT", type=click.IntRange(0, 65_535), help="The port, for HTTP. Default: 8765.")
 @click.option("--session", metavar="ID", help="Pin one session: calls may leave its id out. It is made if need be.")
-@click.option("--toolsets", metavar="NAMES", help="The toolsets that are on, with commas: core,manage,records.")
+@click.option(
+    "--toolsets", metavar="NAMES", help="The toolsets that are on, with commas: core,manage,records,automation."
+)
 def serve(transport: str, host: str | None, port: int | None, session: str | None, toolsets: str | None) -> None:
     """Serve sessions to MCP clients: over stdio to the one that started this, until it closes it; over HTTP to any on
     this machine, until Ctrl-C.
@@ -57,15 +59,17 @@ def _over_stdio(session: str | None, toolsets: str | None) -> None:
 
         from ..server import stdio
         from ..server.adapter import build_server
-        from ..tools import SESSION_TOOLS
-    settings = _settings(toolsets)
+        from .toolbox import toolbox
+
+        settings = _settings(toolsets)
+        tools = toolbox(settings)
     with _opened(settings) as manager:
         if session is not None:
             from ..errors import SessionExistsError
 
             with suppress(SessionExistsError):  # which another process may make at this moment
                 manager.create_session(session)
-        server = build_server(manager, SESSION_TOOLS, settings.toolsets, session, trusted=True)
+        server = build_server(manager, tools, settings.toolsets, session, trusted=True)
         anyio.run(stdio.serve, server, source, sink, manager.storage.give_up)
 
 
@@ -75,13 +79,15 @@ def _over_http(host: str | None, port: int | None, toolsets: str | None) -> None
 
         from ..server import http
         from ..server.adapter import build_server
-        from ..tools import SESSION_TOOLS
-    settings = _settings(toolsets)
+        from .toolbox import toolbox
+
+        settings = _settings(toolsets)
+        tools = toolbox(settings)
     _refuse_tokens(settings)
     names = _name(settings, "host", host), _name(settings, "port", port)
     host = settings.host if host is None else host
     with http.listen(host, settings.port if port is None else port, names) as bound, _opened(settings) as manager:
-        app = http.build_app(build_server(manager, SESSION_TOOLS, settings.toolsets), manager, host)
+        app = http.build_app(build_server(manager, tools, settings.toolsets), manager, host)
         url = http.url_of(bound)
         click.echo(f"Serving MCP at {url}/mcp (streamable HTTP) and {url}/sse (SSE). Ctrl-C ends it.", err=True)
         anyio.run(http.serve, app, bound, manager.storage.give_up)
@@ -105,14 +111,10 @@ def _importing() -> Generator[None]:
 def _settings(toolsets: str | None) -> Settings:
     from ..config import Settings
     from ..errors import ConfigError
-    from ..tools import SESSION_TOOLS
 
     settings = Settings(**({"toolsets": toolsets} if toolsets else {}))
-    if not any(tool.toolset in settings.toolsets for tool in SESSION_TOOLS):
-        raise ConfigError(
-            f"MCP_SESSIONS_TOOLSETS: no tool is on, for this version has none in '{','.join(settings.toolsets)}'. "
-            "Name some of core, manage, records."
-        )
+    if not settings.toolsets:
+        raise ConfigError("MCP_SESSIONS_TOOLSETS: no tool is on. Name some of core, manage, records, automation.")
     return settings
 
 

@@ -298,7 +298,7 @@ def test_an_address_that_others_can_reach_is_refused(
     [
         (("--session", "a"), "is for stdio"),
         (("--port", "70000"), "70000"),
-        (("--toolsets", "automation"), "no tool is on"),
+        (("--toolsets", "[]"), "no tool is on"),
     ],
 )
 def test_what_cannot_be_served_is_refused_with_the_reason(store: Path, arguments: tuple[str, ...], told: str) -> None:

@@ -377,7 +377,7 @@ def test_processes_that_pin_one_session_at_once_all_start(store: Path) -> None:
 
 
 def test_without_any_tool_it_does_not_start(store: Path) -> None:
-    with Pipe(store, "--toolsets", "automation") as server:
+    with Pipe(store, "--toolsets", "[]") as server:
         assert server.listen().end() == 2
         assert "no tool is on" in server.errors()
         assert server.said == []

@@ -1,0 +1,160 @@
+"""The tool of agents: `agent_invoke`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import anyio
+import anyio.to_thread
+
+from ..calls import Call
+from ..errors import InvalidArgumentError
+from ..models import Text
+from ..tools import Toolbox
+from ..tools import outputs as out
+from ..tools.arguments import Arg, Name, SessionId
+from ..tools.fitting import FRAME, fitted, size
+from .config import OUTPUT_BYTES, PROMPT_CHARS
+from .executors import MODEL
+from .explore import ExploreAgent, ExploreAgentConfig, Operation, question
+from .waiting import first_error
+
+PULSE_S = 2.0
+"""How often a client is told that it goes on."""
+MOST_PURPOSE = 200
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What clients may reach through agents."""
+
+    executors: tuple[str, ...]
+    """By name, the first one where a call names none."""
+    roots: tuple[Path, ...]
+    """Directories in which, and below which, programs may run; the first one where a call names none."""
+    timeout_s: float | None = None
+    env: tuple[str, ...] = ()
+    prompt_chars: int = PROMPT_CHARS
+    output_bytes: int = OUTPUT_BYTES
+
+    def executor(self, name: str | None) -> str:
+        """One that is configured. Raises InvalidArgumentError for any other."""
+        if not self.executors:
+            raise InvalidArgumentError(
+                "No executor is configured. Name some in MCP_SESSIONS_AGENT_EXECUTORS, as in claude,codex.",
+                argument="executor",
+            )
+        if name is not None and name not in self.executors:
+            raise InvalidArgumentError(
+                f"Executor '{name[:80]}' is not configured: there are {', '.join(self.executors)}. "
+                "MCP_SESSIONS_AGENT_EXECUTORS names them.",
+                argument="executor",
+            )
+        return self.executors[0] if name is None else name
+
+    def directory(self, path: str | None, executor: str) -> Path | None:
+        """One under a root, links resolved; a model needs none. Raises InvalidArgumentError for any other."""
+        roots = [root.resolve() for root in self.roots]
+        if path is None and executor.startswith(MODEL):
+            return None
+        if not roots:
+            raise InvalidArgumentError(
+                "No directory is configured for agents. Name some in MCP_SESSIONS_AGENT_ROOTS.",
+                argument="codebase_path",
+            )
+        if path is None:
+            return roots[0]
+        found = (roots[0] / path).resolve()
+        if not any(found.is_relative_to(root) for root in roots):
+            raise InvalidArgumentError(
+                f"'{path[:200]}' is not within {', '.join(map(str, roots))}, the directories for agents. "
+                "MCP_SESSIONS_AGENT_ROOTS names them.",
+                argument="codebase_path",
+            )
+        if not found.is_dir():
+            raise InvalidArgumentError(f"'{path[:200]}' is no directory.", argument="codebase_path")
+        return found
+
+
+def agent_tools(reach: Reach) -> Toolbox:
+    """The tools of agents, for clients that may reach so much."""
+    box = Toolbox()
+
+    @box.tool(
+        title="Ask an agent",
+        toolset="automation",
+        kind="work",
+        opens=True,
+        output=out.result(
+            {"cost": out.NUMBER, "note": out.TEXT},
+            session_id=out.TEXT,
+            operation=out.TEXT,
+            result=out.TEXT,
+            invocation_id=out.TEXT,
+        ),
+    )
+    async def agent_invoke(
+        call: Call,
+        operation: Operation,
+        prompt: Annotated[Text, Arg("'' analyzes the whole codebase")],
+        session_id: Annotated[SessionId | None, Arg("made if there is none; left out: a new one")] = None,
+        codebase_path: Name | None = None,
+        executor: Name | None = None,
+        model: Name | None = None,
+    ) -> Any:
+        """Ask an agent about a codebase; it remembers the session's conversation. Takes minutes. Costs money."""
+        if not prompt.strip() and operation != "analyze_structure":
+            raise InvalidArgumentError(f"Argument 'prompt' is empty: say what to {operation}.", argument="prompt")
+        session = call.session_id
+        assert session is not None  # the call opened it
+        name = reach.executor(executor)
+        where = await anyio.to_thread.run_sync(reach.directory, codebase_path, name)
+        config = ExploreAgentConfig(
+            executor=name,
+            model=model,
+            session_id=session,
+            cwd=where,
+            timeout=reach.timeout_s,
+            env=reach.env,
+            max_prompt_chars=reach.prompt_chars,
+            max_output_bytes=reach.output_bytes,
+        )
+        open_agent = partial(ExploreAgent, config, call.manager, as_user=call.as_user)
+        agent = await anyio.to_thread.run_sync(open_agent)
+        asked = question(operation, prompt)
+        turn = agent.turn(call, asked, codebase_path=None if where is None else str(where))
+        answer = await _telling(call, turn, reach.timeout_s)
+        if call.opened:
+            call.draft.alter(purpose=f"{operation}: {prompt}"[:MOST_PURPOSE])
+        cost, _ = await anyio.to_thread.run_sync(call.priced)  # which reads a price list for the first time
+        call.result_ref = "result", "message:seq.1"
+        result: dict[str, Any] = {"session_id": session, "operation": operation, "result": answer.text}
+        if call.room is not None and size(answer.text) > call.room - 2 * FRAME:
+            result["result"] = fitted(answer.text, call.room - 2 * FRAME)
+            result["note"] = f"Cut: all {len(answer.text):,} characters are the last message of session:///{session}"
+        result["invocation_id"] = call.invocation_id
+        return result if cost is None else {**result, "cost": cost}
+
+    return box
+
+
+async def _telling(call: Call, act: Awaitable[Any], total_s: float | None) -> Any:
+    """Tell the caller, while it goes on, how many seconds it took."""
+    begin = anyio.current_time()
+
+    async def tell() -> None:
+        while True:
+            await anyio.sleep(PULSE_S)
+            await call.tell(round(anyio.current_time() - begin, 1), total_s)
+
+    result = None
+    with first_error():
+        async with anyio.create_task_group() as group:
+            group.start_soon(tell)
+            result = await act
+            group.cancel_scope.cancel()
+    return result

@@ -1,0 +1,134 @@
+"""`mcp-sessions agent`: ask an agent about a codebase; the conversation is a session of the store."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from ..drafts import checked_id
+from .text import json_text, lines
+
+if TYPE_CHECKING:
+    from ..agents.executors.base import OnText
+    from ..agents.explore import Operation
+    from ..manager import SessionManager
+    from ..models import Invocation
+
+OPERATIONS = ("explore", "find-implementation", "analyze-structure", "find-usage", "explain-flow", "decompose")
+
+
+@click.command()
+@click.argument("operation", type=click.Choice(OPERATIONS), metavar="OPERATION")
+@click.argument("question")
+@click.option(
+    "--path",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    help="The codebase. Default: the directory you are in.",
+)
+@click.option(
+    "--executor",
+    metavar="NAME",
+    help="claude, codex, copilot, or model:PROVIDER:NAME. Default: the first of MCP_SESSIONS_AGENT_EXECUTORS.",
+)
+@click.option("--model", metavar="NAME", help="The model that a program uses. Default: its own choice.")
+@click.option("--session", metavar="ID", help="Go on in this session, which is made if need be. Default: a new one.")
+@click.option("--json", "as_json", is_flag=True, help="Print {session_id, operation, result, invocation_id, cost}.")
+def agent(
+    *,
+    operation: str,
+    question: str,
+    path: Path,
+    executor: str | None,
+    model: str | None,
+    session: str | None,
+    as_json: bool,
+) -> None:
+    """Ask an agent about a codebase. OPERATION is explore, find-implementation, analyze-structure, find-usage,
+    explain-flow or decompose.
+
+    It remembers what was said in its session. On a terminal the answer is shown as it comes.
+    """
+    import anyio
+
+    from ..config import Settings
+    from ..default import manager_from
+
+    settings = Settings()
+    session_id = None if session is None else checked_id(session, "--session")
+    with manager_from(settings) as manager:
+        session_id = session_id or manager.make_id("ses")
+        about: dict[str, Any] = {
+            "executor": executor or next(iter(settings.agent_executors), None),
+            "model": model,
+            "session_id": session_id,
+            "cwd": path.absolute(),
+            "timeout": settings.agent_timeout.total_seconds(),
+            "env": settings.agent_env,
+            "max_prompt_chars": settings.agent_prompt_chars,
+            "max_output_bytes": settings.agent_output_bytes,
+        }
+        streams = not as_json and sys.stdout.isatty()
+        answer = anyio.run(_asked, manager, operation.replace("-", "_"), question, about, streams)
+        record = manager.invocations(session_id, limit=1).items[0]
+    if as_json:
+        click.echo(json_text(_told(operation, answer, record)))
+        return
+    if streams:
+        click.echo()
+    else:
+        click.echo(answer if isinstance(answer, str) else json_text(answer, indent=2))
+    click.echo(_summary(record), err=True)
+
+
+async def _asked(manager: SessionManager, operation: str, question: str, about: dict[str, Any], streams: bool) -> Any:
+    """The answer; Ctrl-C and SIGTERM end what was asked first."""
+    import anyio
+
+    from ..agents.waiting import first_error
+    from ..server.ending import on_signal
+
+    with first_error():
+        async with anyio.create_task_group() as group:
+
+            def end(_signal: int) -> bool:
+                group.cancel_scope.cancel()
+                return True
+
+            group.start_soon(on_signal, end)
+            answer = await _answer(manager, operation, question, about, _show if streams else None)
+            group.cancel_scope.cancel()
+            return answer
+    raise click.Abort
+
+
+async def _answer(
+    manager: SessionManager, operation: str, question: str, about: dict[str, Any], on_text: OnText | None
+) -> Any:
+    from ..agents import AgentConfig, DecomposeAgent, ExploreAgent, ExploreAgentConfig
+
+    if operation == "decompose":
+        decomposing = DecomposeAgent(AgentConfig(**about), manager)
+        return (await decomposing.decompose(question, on_text=on_text)).model_dump(mode="json")
+    exploring = ExploreAgent(ExploreAgentConfig(**about), manager)
+    return await exploring.operate(cast("Operation", operation), question, about["cwd"], on_text=on_text)
+
+
+async def _show(text: str) -> None:
+    sys.stdout.write(lines(text))
+    sys.stdout.flush()
+
+
+def _told(operation: str, answer: Any, record: Invocation) -> dict[str, Any]:
+    told = {"session_id": record.session_id, "operation": operation.replace("-", "_"), "result": answer}
+    told["invocation_id"] = record.invocation_id
+    return told if record.cost is None else {**told, "cost": record.cost}
+
+
+def _summary(record: Invocation) -> str:
+    cost = "cost unknown" if record.cost is None else f"{record.cost:.6g} USD ({record.cost_source})"
+    seconds = (record.duration_ms or 0) / 1000
+    return f"Session {record.session_id}: {record.model or record.tool_name}, {seconds:.1f} s, {cost}."
