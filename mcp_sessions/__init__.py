@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .errors import (
         ConfigError,
         ConflictError,
+        ExecutorError,
         InvalidArgumentError,
         InvalidCursorError,
         InvocationConflictError,
@@ -40,6 +41,7 @@ __all__ = [
     "ConfigError",
     "ConflictError",
     "ConversationMessage",
+    "ExecutorError",
     "FileSystemSessionStorage",
     "InvalidArgumentError",
     "InvalidCursorError",

@@ -38,6 +38,7 @@ from .models import (
     invalid,
 )
 from .records import LONGEST_ERROR, REDACTED, digest, is_long, plain, preview, record_limit
+from .session import derived_id
 from .storage import Committed
 from .storage.heads import Effect, join, stands_in_head_alone
 
@@ -128,7 +129,7 @@ class Call:
         kind: Literal["session", "work"],
         reads: bool,
         new_session: bool,
-        opens: bool,
+        opens: Callable[[], object] | None,
         as_user: str | None,
         parent_id: str | None,
     ) -> None:
@@ -224,7 +225,8 @@ class Call:
             self._run()
 
     def _run(self) -> None:
-        if self._opens and not self.replayed:
+        if self._opens is not None and not self.replayed:
+            self._opens()
             self._open()
         owner = self.manager.storage.owner()
         while not self.replayed:
@@ -245,7 +247,10 @@ class Call:
     def _open(self) -> None:
         """Make the session of the call, where there is none."""
         if self.session_id is None:
-            self.session_id = self.manager.make_id("ses")
+            # Who sends the call once more, also at the same moment, means the same session.
+            user = self.as_user or ""
+            given = derived_id("ses", user, self.invocation_id) if self._given else None
+            self.session_id = given or self.manager.make_id("ses")
         with suppress(SessionExistsError):
             self.manager.create_session(self.session_id, user_id=self.as_user)
             self.opened = True

@@ -119,7 +119,7 @@ class SessionManager:
         kind: Literal["session", "work"] = "work",
         reads: bool = False,
         new_session: bool = False,
-        opens: bool = False,
+        opens: Callable[[], object] | None = None,
         as_user: str | None = None,
         parent_id: str | None = None,
     ) -> Call:
@@ -127,8 +127,8 @@ class SessionManager:
 
         With the caller's own `invocation_id`, a call that went well is not made again: see `Call.replayed`. The id
         is unique within the user and the session, or with `new_session` (calls that create, fork or delete) within
-        the user alone. `slow` puts it on record as running at once; with
-        `opens` its session is made where there is none. `reads` says that nothing is staged: then the
+        the user alone. `slow` puts it on record as running at once, and where `opens` is given, which raises
+        if it is not to be made, its session is made if there is none. `reads` says that nothing is staged: then the
         record is written within a second. Raises InvocationRunningError, InvocationConflictError, and on leaving
         whatever the commit raises.
         """

@@ -163,7 +163,7 @@ async def test_data_of_workflows_are_as_the_table_says() -> None:
 def test_shared_keys_are_read_by_their_prefix_and_internal_ones_are_not_shown(tmp_path: Path) -> None:
     (block,) = blocks("python", SECTIONS["Shared keys"])
     shown, steps = run("-c", block, store=tmp_path / "sessions.db").splitlines()
-    assert set(shown.split()) == {"agent.explore.seen", "workflow.inputs", "step.fetch", "step.count", "plan"}
+    assert set(shown.split()) == {"agent.explore.seen", "workflow_input", "step.fetch", "step.count", "plan"}
     assert set(steps.split()) == {"step.fetch", "step.count"}
 
 
@@ -196,11 +196,11 @@ def test_old_folders_are_copied_or_gone_on_with_and_runs_get_the_shared_keys(tmp
         assert manager.get_session("ended").data == data
         assert manager.get_session("going").data == {
             "workflow.name": "triage",
-            "workflow.status": "running",
+            "workflow_status": "running",
             "mine": 1,
-            "workflow.inputs": {"repo": "shop"},
+            "workflow_input": {"repo": "shop"},
             "workflow.context": {"inputs": {"repo": "shop"}},
-            "workflow.outputs": {"fetch.open": 3},
+            "workflow_output": {"fetch.open": 3},
             "workflow.step_results": data["step_results"],
             "step.fetch": {"open": 3},
         }

@@ -10,6 +10,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -19,7 +20,8 @@ from ..calls import Call
 from ..drafts import checked_text
 from ..errors import ExecutorError, SessionEndedError, SessionExistsError
 from ..manager import SessionManager
-from ..models import ConversationMessage, SessionStatus
+from ..models import MOST_TOKENS, MOST_USD, ConversationMessage, SessionStatus
+from ..records import plain
 from ..storage import FileSystemSessionStorage, MemorySessionStorage
 from ..tools import SESSION_TOOLS, Toolbox
 from ..tools.awaiting import awaited
@@ -32,7 +34,11 @@ from .lending import check_names, lent
 T = TypeVar("T")
 DEFAULT_SESSION = "default"
 _WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-PAGE = 100
+PAGE = 10
+"""Messages that are read at once: each may be a megabyte."""
+MODEL_CHARS = 200
+MOST_CONTEXT = 16 << 20
+"""Bytes."""
 
 
 class SpecializedAgent(ABC):
@@ -54,15 +60,19 @@ class SpecializedAgent(ABC):
         as_user: str | None = None,
     ) -> None:
         config = config or self.config_type()
+        check_names(toolbox, config.tools)
         self.config = config if isinstance(config, self.config_type) else self.config_type(**dict(config))
         self.executor: Executor = executor_for(self.config)
         self._own = session_manager is None
         self.session_manager = session_manager or _manager(self.config)
         self._toolbox = toolbox
-        check_names(toolbox, self.config.tools)
         self._as_user = as_user
         self.session_id = self.config.session_id or DEFAULT_SESSION
-        self.set_session(self.session_id)
+        try:
+            self.set_session(self.session_id)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def name(self) -> str:
@@ -131,6 +141,8 @@ class SpecializedAgent(ABC):
         session_id = call.session_id or self.session_id
         checked_text(prompt, "prompt", self.session_manager.limits.message_bytes)
         context = context if context is not None else self.prepare_context(**about)
+        checked_text(context or "", "context", MOST_CONTEXT)
+        call.model = self.config.model or self.executor.name  # whatever comes, a price that is not known is none of 0
         whole = await anyio.to_thread.run_sync(self._prompt, session_id, prompt, context, include_history)
         if include_history:
             call.draft.add_message("user", prompt, invocation_id=call.invocation_id)
@@ -141,10 +153,12 @@ class SpecializedAgent(ABC):
             answer = await self.executor.run(whole, tools=tools, on_text=on_text)
         except ExecutorError as error:
             if isinstance(error.answer, Answer):  # it did not answer, and what it did is to be paid
-                _count(call, error.answer)
+                _count(call, _storable(error.answer))
             raise
+        answer = _storable(answer)
         _count(call, answer)
         if include_history:
+            self._refuse_long(answer.text)
             call.draft.add_message(
                 "assistant", answer.text, invocation_id=call.invocation_id, model=answer.model, token_usage=answer.usage
             )
@@ -209,6 +223,14 @@ class SpecializedAgent(ABC):
             system = f"{system}\n\n{self._where(session_id)}"
         return prompts.build(system, said, context, prompt, self.config.max_prompt_chars)
 
+    def _refuse_long(self, text: str) -> None:
+        most = self.session_manager.limits.message_bytes
+        if (size := len(text.encode())) > most:
+            raise ExecutorError(
+                f"{self.executor.name} answered {size:,} bytes, and a message has at most {most:,} "
+                "(MCP_SESSIONS_MAX_MESSAGE_BYTES). Ask for less."
+            )
+
     def _where(self, session_id: str) -> str:
         path = self.config.session_storage_path
         kept = f"\nIts folder: {path.absolute() / session_id}" if path is not None else ""
@@ -220,5 +242,16 @@ def _manager(config: AgentConfig) -> SessionManager:
     return SessionManager(MemorySessionStorage() if path is None else FileSystemSessionStorage(path))
 
 
+def _storable(answer: Answer) -> Answer:
+    """It without what no store keeps, as half an emoji."""
+    model = answer.model and plain(answer.model, MODEL_CHARS)
+    cost = answer.cost if answer.cost is not None and 0 <= answer.cost <= MOST_USD else None
+    usage = answer.usage
+    if usage is not None:
+        counts = usage["input"], usage["output"], usage["cache_read"], usage["cache_write"]
+        usage = usage if all(0 <= count <= MOST_TOKENS for count in counts) else None
+    return replace(answer, text=plain(answer.text, len(answer.text)), model=model, cost=cost, usage=usage)
+
+
 def _count(call: Call, answer: Answer) -> None:
-    call.model, call.token_usage, call.cost = answer.model, answer.usage, answer.cost
+    call.model, call.token_usage, call.cost = answer.model or call.model, answer.usage, answer.cost

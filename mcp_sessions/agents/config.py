@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from ..models import Id, invalid
 from .executors.base import Executor
 
 PROMPT_CHARS = 200_000
 OUTPUT_BYTES = 16 << 20
-ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@\[\]-]{0,199}$")]
-"""Never one that a program would take for an option."""
+_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@\[\]-]{0,199}")
+
+
+def _name_of_model(text: str) -> str:
+    """Never one that a program would take for an option."""
+    if not _MODEL_NAME.fullmatch(text):
+        raise ValueError(f"'{text[:80]}' is no name of a model: letters, digits and . _ : / @ [ ] -, a letter first")
+    return text
+
+
+ModelName = Annotated[str, AfterValidator(_name_of_model)]
 
 
 class CLIType(StrEnum):
@@ -68,7 +78,3 @@ class AgentConfig(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             raise invalid(error, "AgentConfig: ") from None
-
-    def with_changes(self, **changes: Any) -> AgentConfig:
-        """The same but for these. Raises InvalidArgumentError."""
-        return type(self)(**{**dict(self), **changes})

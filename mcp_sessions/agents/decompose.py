@@ -6,14 +6,14 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, computed_field
 
 from ..errors import ExecutorError, InvalidArgumentError
 from ..models import invalid
+from ..session import derived_id
 from .agent import SpecializedAgent
 
 MOST_SUBTOPICS = 50
-_FENCED = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
 INSTRUCTIONS = """\
 You take a question apart into subtopics that can be explored independently of one another.
 
@@ -46,8 +46,10 @@ class Decomposition(BaseModel):
     reasoning: str = ""
     subtopics: Annotated[tuple[Subtopic, ...], Field(min_length=1)]
 
+    @computed_field
     @property
     def subtopic_count(self) -> int:
+        """How many there are."""
         return len(self.subtopics)
 
 
@@ -76,8 +78,10 @@ class DecomposeAgent(SpecializedAgent):
         try:
             return parsed(answer, min_subtopics, max_subtopics)
         except ValueError as fault:
-            again = f"{prompt}\n\nAn answer before could not be used: {fault} It was:\n\n{answer[:4000]}"
-        answer = await self.invoke(again, include_history=False, **how)
+            once_more = f"{prompt}\n\nAn answer before could not be used: {fault} It was:\n\n{answer[:4000]}"
+        if how.get("invocation_id") is not None:  # it is another call
+            how["invocation_id"] = again(how["invocation_id"])
+        answer = await self.invoke(once_more, include_history=False, **how)
         try:
             return parsed(answer, min_subtopics, max_subtopics)
         except ValueError as fault:
@@ -87,18 +91,36 @@ class DecomposeAgent(SpecializedAgent):
             ) from None
 
 
+def again(invocation_id: str) -> str:
+    """The id of the second attempt of a question."""
+    return derived_id("inv", invocation_id, "again")
+
+
 def parsed(text: str, least: int = 1, most: int = MOST_SUBTOPICS) -> Decomposition:
     """A decomposition from an answer: raw JSON, or in a fence. Raises ValueError that says what is wrong."""
-    fenced = _FENCED.search(text)
-    raw = fenced[1] if fenced else text[text.find("{") : text.rfind("}") + 1]
     try:
-        value = Decomposition.model_validate(json.loads(raw))
+        value = Decomposition.model_validate(_object_in(text))
     except ValidationError as error:
         raise invalid(error) from None
-    except (ValueError, RecursionError):
-        raise InvalidArgumentError("It is no JSON object.") from None
     if not least <= value.subtopic_count <= most:
         raise InvalidArgumentError(f"It has {value.subtopic_count} subtopics, not {least} to {most}.")
     if len({subtopic.id for subtopic in value.subtopics}) < value.subtopic_count:
         raise InvalidArgumentError("Two subtopics have one id.")
     return value
+
+
+def _object_in(text: str) -> Any:
+    """The longest JSON object in a text. Raises ValueError where there is none."""
+    found: dict[int, Any] = {}
+    decoder, end = json.JSONDecoder(), 0
+    for begin in (match.start() for match in re.finditer(r"\{", text)):
+        if begin < end:
+            continue
+        try:
+            value, end = decoder.raw_decode(text, begin)
+        except (ValueError, RecursionError):
+            continue
+        found[end - begin] = value
+    if not found:
+        raise InvalidArgumentError("It is no JSON object.")
+    return found[max(found)]

@@ -17,7 +17,7 @@ OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 class ExploreAgentConfig(AgentConfig):
     """What an ExploreAgent is told to look at. The executor is told so; what it may read is for its permissions."""
 
-    search_paths: tuple[str, ...] = ()
+    search_paths: tuple[str | Path, ...] = ()
     file_extensions: tuple[str, ...] = (".py", ".js", ".ts", ".tsx", ".java", ".go", ".rs")
     max_file_size: int = 100_000
     """Bytes."""
@@ -56,7 +56,7 @@ class ExploreAgent(SpecializedAgent):
             "Codebase Path": about.get("codebase_path"),
             "Working Directories": ", ".join(map(str, config.working_directories)),
             "Current Directory": config.cwd,
-            "Search Paths": ", ".join(config.search_paths),
+            "Search Paths": ", ".join(map(str, config.search_paths)),
         }
         return "\n".join(f"{name}: {value}" for name, value in told.items() if value) or None
 

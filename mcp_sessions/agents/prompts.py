@@ -24,7 +24,7 @@ def build(
     told: list[str] = []
     for turn in turns:
         text = "\n\n".join(f"**{_SPEAKERS[message.role]}**: {message.content}" for message in turn)
-        room -= len(text) + 2
+        room -= len(text) + (2 if told else 0)
         if room < 0:
             break
         told.append(text)

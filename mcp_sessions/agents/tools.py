@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,8 +18,8 @@ from ..tools import Toolbox
 from ..tools import outputs as out
 from ..tools.arguments import Arg, Name, SessionId
 from ..tools.fitting import FRAME, fitted, size
-from .config import OUTPUT_BYTES, PROMPT_CHARS
-from .executors import MODEL
+from .config import OUTPUT_BYTES, PROMPT_CHARS, AgentConfig
+from .executors import MODEL, executor_for
 from .explore import ExploreAgent, ExploreAgentConfig, Operation, question
 from .waiting import first_error
 
@@ -41,6 +41,39 @@ class Reach:
     prompt_chars: int = PROMPT_CHARS
     output_bytes: int = OUTPUT_BYTES
 
+    def __post_init__(self) -> None:
+        for name in self.executors:
+            try:
+                executor_for(AgentConfig(executor=name))
+            except InvalidArgumentError as error:
+                raise InvalidArgumentError(f"MCP_SESSIONS_AGENT_EXECUTORS: {error}") from None
+
+    def config(
+        self,
+        operation: Operation,
+        prompt: str,
+        session_id: str | None = None,
+        codebase_path: str | None = None,
+        executor: str | None = None,
+        model: str | None = None,
+    ) -> ExploreAgentConfig:
+        """How an agent is asked. Raises InvalidArgumentError for what is not to be asked, or not there."""
+        if not prompt.strip() and operation != "analyze_structure":
+            raise InvalidArgumentError(f"Argument 'prompt' is empty: say what to {operation}.", argument="prompt")
+        name = self.executor(executor)
+        config = ExploreAgentConfig(
+            executor=name,
+            model=model,
+            session_id=session_id,
+            cwd=self.directory(codebase_path, name),
+            timeout=self.timeout_s,
+            env=self.env,
+            max_prompt_chars=self.prompt_chars,
+            max_output_bytes=self.output_bytes,
+        )
+        executor_for(config)
+        return config
+
     def executor(self, name: str | None) -> str:
         """One that is configured. Raises InvalidArgumentError for any other."""
         if not self.executors:
@@ -58,7 +91,7 @@ class Reach:
 
     def directory(self, path: str | None, executor: str) -> Path | None:
         """One under a root, links resolved; a model needs none. Raises InvalidArgumentError for any other."""
-        roots = [root.resolve() for root in self.roots]
+        roots = [root.expanduser().resolve() for root in self.roots]
         if path is None and executor.startswith(MODEL):
             return None
         if not roots:
@@ -68,14 +101,20 @@ class Reach:
             )
         if path is None:
             return roots[0]
-        found = (roots[0] / path).resolve()
+        try:
+            found = (roots[0] / path).resolve()
+            str(found).encode()
+            is_there = found.is_dir()
+        except (OSError, RuntimeError, ValueError) as error:
+            told = f"'{path[:200]}' cannot be looked at: {error}."
+            raise InvalidArgumentError(told, argument="codebase_path") from None
         if not any(found.is_relative_to(root) for root in roots):
             raise InvalidArgumentError(
                 f"'{path[:200]}' is not within {', '.join(map(str, roots))}, the directories for agents. "
                 "MCP_SESSIONS_AGENT_ROOTS names them.",
                 argument="codebase_path",
             )
-        if not found.is_dir():
+        if not is_there:
             raise InvalidArgumentError(f"'{path[:200]}' is no directory.", argument="codebase_path")
         return found
 
@@ -88,7 +127,7 @@ def agent_tools(reach: Reach) -> Toolbox:
         title="Ask an agent",
         toolset="automation",
         kind="work",
-        opens=True,
+        opens=reach.config,
         output=out.result(
             {"cost": out.NUMBER, "note": out.TEXT},
             session_id=out.TEXT,
@@ -107,26 +146,15 @@ def agent_tools(reach: Reach) -> Toolbox:
         model: Name | None = None,
     ) -> Any:
         """Ask an agent about a codebase; it remembers the session's conversation. Takes minutes. Costs money."""
-        if not prompt.strip() and operation != "analyze_structure":
-            raise InvalidArgumentError(f"Argument 'prompt' is empty: say what to {operation}.", argument="prompt")
-        session = call.session_id
-        assert session is not None  # the call opened it
-        name = reach.executor(executor)
-        where = await anyio.to_thread.run_sync(reach.directory, codebase_path, name)
-        config = ExploreAgentConfig(
-            executor=name,
-            model=model,
-            session_id=session,
-            cwd=where,
-            timeout=reach.timeout_s,
-            env=reach.env,
-            max_prompt_chars=reach.prompt_chars,
-            max_output_bytes=reach.output_bytes,
-        )
-        open_agent = partial(ExploreAgent, config, call.manager, as_user=call.as_user)
-        agent = await anyio.to_thread.run_sync(open_agent)
-        asked = question(operation, prompt)
-        turn = agent.turn(call, asked, codebase_path=None if where is None else str(where))
+        session = call.session_id  # which it has by now
+
+        def opened() -> ExploreAgent:
+            config = reach.config(operation, prompt, session, codebase_path, executor, model)
+            return ExploreAgent(config, call.manager, as_user=call.as_user)
+
+        agent = await anyio.to_thread.run_sync(opened)
+        where = agent.config.cwd
+        turn = agent.turn(call, question(operation, prompt), codebase_path=None if where is None else str(where))
         answer = await _telling(call, turn, reach.timeout_s)
         if call.opened:
             call.draft.alter(purpose=f"{operation}: {prompt}"[:MOST_PURPOSE])
@@ -149,7 +177,8 @@ async def _telling(call: Call, act: Awaitable[Any], total_s: float | None) -> An
     async def tell() -> None:
         while True:
             await anyio.sleep(PULSE_S)
-            await call.tell(round(anyio.current_time() - begin, 1), total_s)
+            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # nobody hears it
+                await call.tell(round(anyio.current_time() - begin, 1), total_s)
 
     result = None
     with first_error():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,7 +27,7 @@ OPERATIONS = ("explore", "find-implementation", "analyze-structure", "find-usage
 @click.argument("question")
 @click.option(
     "--path",
-    type=click.Path(path_type=Path),
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=Path(),
     help="The codebase. Default: the directory you are in.",
 )
@@ -57,6 +59,8 @@ def agent(
     from ..config import Settings
     from ..default import manager_from
 
+    if not question.strip() and operation != "analyze-structure":
+        raise click.UsageError(f"QUESTION is empty: say what to {operation.replace('-', ' ')}.")
     settings = Settings()
     session_id = None if session is None else checked_id(session, "--session")
     with manager_from(settings) as manager:
@@ -71,20 +75,40 @@ def agent(
             "max_prompt_chars": settings.agent_prompt_chars,
             "max_output_bytes": settings.agent_output_bytes,
         }
-        streams = not as_json and sys.stdout.isatty()
-        answer = anyio.run(_asked, manager, operation.replace("-", "_"), question, about, streams)
-        record = manager.invocations(session_id, limit=1).items[0]
+        shown = _Shown() if not as_json and operation != "decompose" and sys.stdout.isatty() else None
+        invocation_id = manager.make_id("inv")
+        asking = partial(_asked, manager, operation.replace("-", "_"), question, about, invocation_id, shown)
+        answer = anyio.run(asking)
+        records = _records(manager, session_id, invocation_id)
     if as_json:
-        click.echo(json_text(_told(operation, answer, record)))
+        click.echo(json_text(_told(operation, answer, records)))
         return
-    if streams:
-        click.echo()
+    if shown is not None:
+        click.echo("" if shown.some else lines(answer))
     else:
         click.echo(answer if isinstance(answer, str) else json_text(answer, indent=2))
-    click.echo(_summary(record), err=True)
+    click.echo(_summary(records), err=True)
 
 
-async def _asked(manager: SessionManager, operation: str, question: str, about: dict[str, Any], streams: bool) -> Any:
+class _Shown:
+    """What comes of an answer, as it comes."""
+
+    some = False
+
+    async def __call__(self, text: str) -> None:
+        self.some = True
+        sys.stdout.write(lines(text))
+        sys.stdout.flush()
+
+
+async def _asked(
+    manager: SessionManager,
+    operation: str,
+    question: str,
+    about: dict[str, Any],
+    invocation_id: str,
+    on_text: OnText | None,
+) -> Any:
     """The answer; Ctrl-C and SIGTERM end what was asked first."""
     import anyio
 
@@ -99,36 +123,54 @@ async def _asked(manager: SessionManager, operation: str, question: str, about: 
                 return True
 
             group.start_soon(on_signal, end)
-            answer = await _answer(manager, operation, question, about, _show if streams else None)
+            answer = await _answer(manager, operation, question, about, invocation_id, on_text)
             group.cancel_scope.cancel()
             return answer
     raise click.Abort
 
 
 async def _answer(
-    manager: SessionManager, operation: str, question: str, about: dict[str, Any], on_text: OnText | None
+    manager: SessionManager,
+    operation: str,
+    question: str,
+    about: dict[str, Any],
+    invocation_id: str,
+    on_text: OnText | None,
 ) -> Any:
     from ..agents import AgentConfig, DecomposeAgent, ExploreAgent, ExploreAgentConfig
 
+    how: dict[str, Any] = {"on_text": on_text, "invocation_id": invocation_id}
     if operation == "decompose":
         decomposing = DecomposeAgent(AgentConfig(**about), manager)
-        return (await decomposing.decompose(question, on_text=on_text)).model_dump(mode="json")
+        return (await decomposing.decompose(question, **how)).model_dump(mode="json")
     exploring = ExploreAgent(ExploreAgentConfig(**about), manager)
-    return await exploring.operate(cast("Operation", operation), question, about["cwd"], on_text=on_text)
+    return await exploring.operate(cast("Operation", operation), question, about["cwd"], **how)
 
 
-async def _show(text: str) -> None:
-    sys.stdout.write(lines(text))
-    sys.stdout.flush()
+def _records(manager: SessionManager, session_id: str, invocation_id: str) -> list[Invocation]:
+    """The records of what was asked: of a question that was taken apart, the one of a second attempt too."""
+    from ..agents.decompose import again
+
+    ids = invocation_id, again(invocation_id)
+    found = (manager.invocations(session_id, invocation_id=one, limit=1).items for one in ids)
+    return [record for items in found for record in items]
 
 
-def _told(operation: str, answer: Any, record: Invocation) -> dict[str, Any]:
+def _cost(records: list[Invocation]) -> float | None:
+    """What all of it cost; None where nobody knows."""
+    costs = [record.cost for record in records if record.cost is not None]
+    return math.fsum(costs) if len(costs) == len(records) else None
+
+
+def _told(operation: str, answer: Any, records: list[Invocation]) -> dict[str, Any]:
+    record, cost = records[0], _cost(records)
     told = {"session_id": record.session_id, "operation": operation.replace("-", "_"), "result": answer}
     told["invocation_id"] = record.invocation_id
-    return told if record.cost is None else {**told, "cost": record.cost}
+    return told if cost is None else {**told, "cost": cost}
 
 
-def _summary(record: Invocation) -> str:
-    cost = "cost unknown" if record.cost is None else f"{record.cost:.6g} USD ({record.cost_source})"
-    seconds = (record.duration_ms or 0) / 1000
-    return f"Session {record.session_id}: {record.model or record.tool_name}, {seconds:.1f} s, {cost}."
+def _summary(records: list[Invocation]) -> str:
+    record, cost = records[0], _cost(records)
+    price = "cost unknown" if cost is None else f"{cost:.6g} USD ({record.cost_source})"
+    seconds = sum(record.duration_ms or 0 for record in records) / 1000
+    return f"Session {record.session_id}: {record.model or record.tool_name}, {seconds:.1f} s, {price}."

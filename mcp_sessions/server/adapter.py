@@ -113,7 +113,7 @@ def build_server(
         arguments = dict(params.arguments or {})
         if tool is not None:
             arguments = tool.lenient(arguments)
-            if pinned is not None and tool.needs_session:
+            if pinned is not None and (tool.needs_session or tool.opens is not None):
                 arguments["session_id"] = arguments.get("session_id") or pinned
         try:
             result = await invoke_async(

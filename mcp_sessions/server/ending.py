@@ -11,6 +11,8 @@ from contextlib import contextmanager
 
 import anyio
 
+ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
+"""The last two come of a terminal that is closed, and of Ctrl-\\; Windows has neither."""
 PATIENCE_S = 0.5
 """How long calls may wait for another process at the end: those that are given up can still be answered."""
 
@@ -49,7 +51,7 @@ class InFlight:
 async def on_signal(act: Callable[[int], bool]) -> None:
     """Call `act` with each signal that asks for the end, until it says that it has heard enough."""
     try:
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        with anyio.open_signal_receiver(*ENDING) as signals:
             async for caught in signals:
                 if act(caught):
                     return

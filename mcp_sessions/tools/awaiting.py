@@ -53,6 +53,7 @@ async def invoke_async(
 
 async def awaited(call: Call, act: Callable[[], Awaitable[Any]], limiter: anyio.CapacityLimiter | None = None) -> Any:
     """Make a slow call that was prepared; its result. `act` gives it, and may stage what is to be committed with it."""
+    call.check_cancelled = anyio.from_thread.check_cancelled
     await _begun(call, call.__enter__, limiter)
     if call.replayed:
         return call.result

@@ -56,8 +56,8 @@ class Tool:
     kind: Literal["session", "work"] = "session"
     slow: bool = False
     """Its function is `async def`: it runs on an event loop, and is on record as running from its beginning."""
-    opens: bool = False
-    """It works in a session, which is made where there is none."""
+    opens: Callable[..., object] | None = None
+    """It works in a session, which is made where there is none, unless this raises for its arguments."""
     advertised: tuple[str, ...] = field(default=())
 
     @property
@@ -189,11 +189,12 @@ class Toolbox:
         idempotent: bool = False,
         new_session: bool = False,
         kind: Literal["session", "work"] = "work",
-        opens: bool = False,
+        opens: Callable[..., object] | None = None,
     ) -> Callable[[Function], Function]:
         """Make a function a tool: its name, docstring and signature are the tool's; its first argument is the Call.
 
-        A slow one is `async def`, and does not block: its commits go through threads.
+        A slow one is `async def`, and does not block: its commits go through threads. Where `opens` is given, which
+        gets the arguments and raises for those that cannot be, its session is made if there is none.
         """
 
         def add(function: Function) -> Function:
@@ -292,6 +293,12 @@ class Toolbox:
         """
         arguments = arguments if arguments is not None else {}
         tool = self.get(name)
+        opens = None if tool is None else tool.opens
+
+        def check() -> None:
+            if opens is not None:
+                opens(**self._on(name, toolsets).parse(arguments))
+
         call = manager.call(
             name,
             _named_session(arguments),
@@ -302,7 +309,7 @@ class Toolbox:
             kind=tool.kind if tool is not None else "session",
             reads=tool is not None and tool.reads,
             new_session=tool is not None and tool.new_session,
-            opens=tool is not None and tool.opens,
+            opens=None if opens is None else check,
             as_user=as_user,
             parent_id=parent_id,
         )

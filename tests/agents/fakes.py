@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,19 @@ def gone(pid: int) -> bool:
         return True
 
 
+def commands() -> list[str]:
+    """How the processes that are there were called."""
+    found: list[str] = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has gone
+            found.append(process.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return found
+
+
 class Fake:
-    """A program of that name in a folder; `plan`: stdout, stderr, code, and what else it does."""
+    """A program of that name in a folder; `plan`: stdout (or answers, one a call), stderr, code, and what
+    else it does.
+    """
 
     def __init__(self, folder: Path, name: str, **plan: Any) -> None:
         folder.mkdir(exist_ok=True)
@@ -74,6 +86,10 @@ class Fake:
     def seen(self) -> dict[str, Any]:
         """argv, stdin, env and cwd of its last call."""
         return json.loads(self.path.with_suffix(".seen").read_text(encoding="utf-8"))
+
+    def waits(self) -> None:
+        """Return once it was asked."""
+        until(self.path.with_suffix(".seen").exists)
 
     def started(self) -> list[int]:
         """The processes that are there, once all that are to be are."""
@@ -94,12 +110,21 @@ def act(file: str) -> None:
         whole.replace(program.with_suffix(".seen"))
     if plan.get("children"):
         _start_children(program)
-    sys.stdout.write(plan.get("stdout", "") * plan.get("times", 1))
+    stdout = _next(program, plan["answers"]) if "answers" in plan else plan.get("stdout", "")
+    sys.stdout.write(stdout * plan.get("times", 1))
     sys.stderr.write(plan.get("stderr", ""))
     sys.stdout.flush()
     if plan.get("hangs"):
         time.sleep(3600)
     sys.exit(plan.get("code", 0))
+
+
+def _next(program: Path, answers: list[str]) -> str:
+    """One after the other."""
+    given = program.with_suffix(".given")
+    count = int(given.read_text(encoding="utf-8")) if given.exists() else 0
+    given.write_text(str(count + 1), encoding="utf-8")
+    return answers[count]
 
 
 def _start_children(program: Path) -> None:

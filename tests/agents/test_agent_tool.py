@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
+from mcp import Client
 
 from mcp_sessions import SessionManager
 from mcp_sessions.agents import tools as agent_tool
@@ -20,9 +22,10 @@ from mcp_sessions.errors import ExecutorError, InvalidArgumentError, SessionEnde
 from mcp_sessions.storage import SQLiteSessionStorage
 from mcp_sessions.tools import SESSION_TOOLS, Toolbox
 from mcp_sessions.tools.awaiting import invoke_async
-from tests.agents.fakes import EVENTS, RESULT, Fake, gone, lines
+from tests.agents.fakes import EVENTS, RESULT, Fake, commands, gone, lines
 from tests.processes import until
 from tests.server.pipes import Pipe
+from tests.server.ports import Port
 from tests.stores import SetClock
 from tests.tools.desk import Desk
 
@@ -94,6 +97,14 @@ def test_a_session_that_is_named_and_not_there_is_made(programs: Path, code: Pat
     assert [record.cost_source for record in desk.records("mine")] == ["unknown", "estimated"]
 
 
+def test_where_a_session_is_pinned_the_agent_works_in_it(programs: Path, code: Path, store: Path, desk: Desk) -> None:
+    Fake(programs, "claude", stdout=ANSWER)
+    with Pipe(store, *TOOLSETS, "--session", "pinned") as server:
+        server.shake_hands()
+        assert server.structured("agent_invoke", operation="explore", prompt="q")["session_id"] == "pinned"
+    assert len(messages(desk, "pinned")) == 2
+
+
 def test_the_tool_is_off_unless_it_is_turned_on(store: Path) -> None:
     with Pipe(store) as server:
         server.shake_hands()
@@ -108,34 +119,34 @@ def test_the_tool_is_off_unless_it_is_turned_on(store: Path) -> None:
         assert "readOnlyHint" not in tool["annotations"] or not tool["annotations"]["readOnlyHint"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        ({"prompt": "q"}, "'operation' of agent_invoke is missing"),
-        ({"operation": "explore"}, "'prompt' of agent_invoke is missing"),
-        ({"operation": "delete", "prompt": "q"}, "'operation' should be 'explore', 'find_implementation'"),
-        ({"operation": "explore", "prompt": " "}, "say what to explore"),
-        ({"operation": "explore", "prompt": "q", "executor": "bash"}, "'bash' is not configured: there are claude"),
-        ({"operation": "explore", "prompt": "q", "model": "--help"}, "model"),
-        ({"operation": "explore", "prompt": "q", "codebase_path": "../bin"}, "is not within"),
-        ({"operation": "explore", "prompt": "q", "codebase_path": "/"}, "MCP_SESSIONS_AGENT_ROOTS"),
-        ({"operation": "explore", "prompt": "q", "codebase_path": "out"}, "is not within"),
-        ({"operation": "explore", "prompt": "q", "codebase_path": "none"}, "is no directory"),
-        ({"operation": "explore", "prompt": "q", "cwd": "/"}, "Unknown argument 'cwd'"),
-    ],
-)
+TOO_MUCH: list[tuple[dict[str, str], str]] = [
+    ({"prompt": "q"}, "'operation' of agent_invoke is missing"),
+    ({"operation": "explore"}, "'prompt' of agent_invoke is missing"),
+    ({"operation": "delete", "prompt": "q"}, "'operation' should be 'explore', 'find_implementation'"),
+    ({"operation": "explore", "prompt": " "}, "say what to explore"),
+    ({"operation": "explore", "prompt": "q", "executor": "bash"}, "'bash' is not configured: there are claude"),
+    ({"operation": "explore", "prompt": "q", "model": "--help"}, "'--help' is no name of a model"),
+    ({"operation": "explore", "prompt": "q", "model": "gpt-5"}, "claude has no model 'gpt-5'"),
+    ({"operation": "explore", "prompt": "q", "codebase_path": "x" * 300}, "cannot be looked at"),
+    ({"operation": "explore", "prompt": "q", "codebase_path": "../bin"}, "is not within"),
+    ({"operation": "explore", "prompt": "q", "codebase_path": "/"}, "MCP_SESSIONS_AGENT_ROOTS"),
+    ({"operation": "explore", "prompt": "q", "codebase_path": "out"}, "is not within"),
+    ({"operation": "explore", "prompt": "q", "codebase_path": "none"}, "is no directory"),
+    ({"operation": "explore", "prompt": "q", "cwd": "/"}, "Unknown argument 'cwd'"),
+]
+
+
 def test_nothing_is_run_for_a_call_that_asks_for_more_than_it_may(
-    arguments: dict[str, str], told: str, programs: Path, code: Path, store: Path, desk: Desk
+    programs: Path, code: Path, store: Path, desk: Desk
 ) -> None:
     fake = Fake(programs, "claude", stdout=ANSWER)
     (code / "out").symlink_to(programs)
     with Pipe(store, *TOOLSETS) as server:
         server.shake_hands()
-        refusal = server.call("agent_invoke", **arguments)
-        assert refusal["isError"]
-        assert told in refusal["content"][0]["text"]
+        for arguments, fault in TOO_MUCH:
+            assert fault in told(server, **arguments)
     assert not fake.path.with_suffix(".seen").exists()
-    assert desk.manager.query().items == [] or messages(desk, desk.manager.query().items[0].session_id) == []
+    assert desk.manager.query().items == []
 
 
 def test_without_directories_and_executors_nothing_is_run() -> None:
@@ -144,6 +155,43 @@ def test_without_directories_and_executors_nothing_is_run() -> None:
     with pytest.raises(InvalidArgumentError, match="MCP_SESSIONS_AGENT_EXECUTORS"):
         Reach((), ()).executor(None)
     assert Reach(("model:test",), ()).directory(None, "model:test") is None
+    assert Reach(("claude",), (Path("~"),)).directory(None, "claude") == Path.home().resolve()
+
+
+def test_an_executor_that_nobody_knows_is_told_when_the_server_starts() -> None:
+    with pytest.raises(InvalidArgumentError, match="MCP_SESSIONS_AGENT_EXECUTORS: Executor 'vim' is not known"):
+        Reach(("claude", "vim"), ())
+
+
+def test_what_is_set_for_agents_holds_for_clients(
+    programs: Path, code: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"EXECUTORS": "copilot", "ENV": "MY_*", "PROMPT_CHARS": "2000", "OUTPUT_BYTES": "3000", "TIMEOUT": "1s"}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"MCP_SESSIONS_AGENT_{name}", value)
+    monkeypatch.setenv("MY_KEY", "mine")
+    monkeypatch.setenv("YOUR_KEY", "yours")
+    how = {"operation": "explore", "session_id": "a"}
+    with Pipe(store, *TOOLSETS) as server:
+        server.shake_hands()
+        fake = Fake(programs, "copilot", stdout="It is there.")
+        for _ in range(9):
+            server.structured("agent_invoke", prompt="Where is it? " * 20, **how)
+        assert fake.seen["env"]["MY_KEY"] == "mine"
+        assert "YOUR_KEY" not in fake.seen["env"]
+        assert 1500 < len(fake.seen["stdin"]) <= 2000
+        assert "'claude' is not configured: there are copilot" in told(server, prompt="q", executor="claude", **how)
+        Fake(programs, "copilot", stdout="x" * 3001)
+        assert "more than 3,000 bytes" in told(server, prompt="q", **how)
+        Fake(programs, "copilot", hangs=True)
+        assert "copilot timed out after 1 seconds" in told(server, prompt="q", **how)
+
+
+def told(server: Pipe, **arguments: Any) -> str:
+    """The text of a refusal."""
+    refusal = server.call("agent_invoke", **arguments)
+    assert refusal["isError"]
+    return refusal["content"][0]["text"]
 
 
 def test_a_program_that_fails_is_told_and_leaves_no_message(
@@ -221,6 +269,61 @@ def test_a_hundred_agents_hold_up_nobody(programs: Path, code: Path, store: Path
     assert {record.status for record in desk.records(None, tool="agent_invoke")} == {"cancelled"}
 
 
+def test_a_call_that_is_sent_again_and_again_while_it_runs_is_one_and_holds_up_nobody(
+    programs: Path, code: Path, store: Path, desk: Desk
+) -> None:
+    """Each that waited for the first had a thread of those that write."""
+    fake = Fake(programs, "claude", hangs=True)
+    call = {
+        "name": "agent_invoke",
+        "arguments": {"operation": "explore", "prompt": "q"},
+        "_meta": {"mcp-sessions/idempotencyKey": "one"},
+    }
+    with Pipe(store, *TOOLSETS) as server:
+        server.shake_hands()
+        running = [server.request("tools/call", call) for _ in range(60)]
+        until(lambda: bool(desk.records(None, tool="agent_invoke", status="running")))
+        server.structured("session_create", session_id="b")
+        fake.waits()
+        assert sum(str(fake.path) in command for command in commands()) == 1
+        assert not server.has_answered(running)
+        server.close_stdin()
+        assert server.end() == 0
+    assert len(desk.manager.query().items) == 2
+    assert {record.status for record in desk.records(None, tool="agent_invoke")} == {"cancelled"}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_over_http_a_client_hears_that_it_goes_on_and_may_give_it_up(
+    mode: str, programs: Path, code: Path, store: Path, desk: Desk
+) -> None:
+    fake = Fake(programs, "claude", children=True, hangs=True)
+    heard: list[tuple[float, float | None]] = []
+    enough = anyio.Event()
+
+    async def hear(done: float, total: float | None, _message: str | None) -> None:
+        heard.append((done, total))
+        enough.set()
+
+    with Port(store, *TOOLSETS) as port:
+        async with Client(f"{port.url}/mcp", mode=mode) as client:
+            arguments = {"operation": "explore", "prompt": "q", "session_id": "a"}
+            async with anyio.create_task_group() as group:
+                group.start_soon(partial(client.call_tool, "agent_invoke", arguments, progress_callback=hear))
+                await enough.wait()
+                group.cancel_scope.cancel()
+            await anyio.to_thread.run_sync(until, lambda: all(map(gone, fake.started())))
+            await anyio.to_thread.run_sync(until, lambda: desk.records("a")[0].status == "cancelled")
+            Fake(programs, "claude", stdout=ANSWER)
+            result = await client.call_tool("agent_invoke", arguments)
+            assert result.structured_content is not None
+            assert result.structured_content["result"] == RESULT["result"]
+    assert heard[0][0] >= 2
+    assert heard[0][1] == 600
+    assert messages(desk, "a") == [("user", "q"), ("assistant", RESULT["result"])]
+
+
 # within this process
 
 
@@ -231,6 +334,7 @@ def box(programs: Path, code: Path) -> Toolbox:
 
 async def asked(box: Toolbox, manager: SessionManager, how: dict[str, Any] | None = None, **arguments: Any) -> Any:
     arguments = {"operation": "explore", "prompt": "q", "session_id": "a"} | arguments
+    arguments = {name: value for name, value in arguments.items() if value is not None}
     return await invoke_async(box, manager, "agent_invoke", arguments, limiter=anyio.CapacityLimiter(4), **(how or {}))
 
 
@@ -256,6 +360,22 @@ async def test_a_client_is_told_that_it_goes_on(
 
 
 @pytest.mark.anyio
+async def test_a_client_that_hears_nothing_any_more_is_answered_all_the_same(
+    box: Toolbox, manager: SessionManager, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Fake(programs, "claude", stdout=ANSWER)
+    monkeypatch.setattr(agent_tool, "PULSE_S", 0.01)
+    tried: list[float] = []
+
+    async def hear(done: float, _total: float | None) -> None:
+        tried.append(done)
+        raise anyio.ClosedResourceError
+
+    assert (await asked(box, manager, {"progress": hear}))["result"] == RESULT["result"]
+    assert tried
+
+
+@pytest.mark.anyio
 async def test_the_same_call_is_made_once_and_its_answer_is_kept_whole(
     box: Toolbox, manager: SessionManager, programs: Path
 ) -> None:
@@ -266,6 +386,17 @@ async def test_the_same_call_is_made_once_and_its_answer_is_kept_whole(
     assert await asked(box, manager, {"invocation_id": "one"}) == first
     assert first["result"] == long
     assert manager.metadata("a").message_count == 2
+
+
+@pytest.mark.anyio
+async def test_a_call_that_makes_its_session_makes_one_however_often_it_is_sent(
+    box: Toolbox, manager: SessionManager, programs: Path
+) -> None:
+    Fake(programs, "claude", stdout=ANSWER)
+    how = {"invocation_id": "one"}
+    first, again = [await asked(box, manager, how, session_id=None) for _ in range(2)]
+    assert first == again
+    assert [head.session_id for head in manager.query().items] == [first["session_id"]]
 
 
 @pytest.mark.anyio

@@ -98,6 +98,19 @@ async def test_without_the_history_nothing_is_told_of_it_and_nothing_goes_into_i
         assert len(records(agent)) == 5
 
 
+async def test_what_just_fits_in_a_prompt_is_told() -> None:
+    with greeter(["a", "b", "c"]) as agent:
+        await agent.invoke("q")
+        await agent.invoke("q")
+        whole = asked(agent)[1]
+    for room, told in ((len(whole), True), (len(whole) - 1, False)):
+        with greeter(["a", "b"], max_prompt_chars=room) as agent:
+            await agent.invoke("q")
+            await agent.invoke("q")
+            assert ("Conversation History" in asked(agent)[1]) == told
+            assert len(asked(agent)[1]) <= room
+
+
 async def test_what_a_prompt_may_have_is_bounded_and_the_newest_turns_are_kept_whole() -> None:
     with greeter([f"answer {number} " + "x" * 500 for number in range(20)], max_prompt_chars=3000) as agent:
         for number in range(20):
@@ -124,7 +137,18 @@ async def test_a_question_that_cannot_be_kept_is_not_asked() -> None:
     with greeter(["a"]) as agent:
         with pytest.raises(LimitError):
             await agent.invoke("x" * 2_000_000)
+        for context in ("\ud83d", "x" * (17 << 20)):
+            with pytest.raises((InvalidArgumentError, LimitError), match="context"):
+                await agent.invoke("q", context)
         assert asked(agent) == []
+
+
+async def test_an_answer_that_cannot_be_kept_is_on_record_with_its_cost() -> None:
+    with greeter([Answer("x" * 2_000_000, cost=0.5), Answer("half an emoji: \ud83d", "m" * 5000)]) as agent:
+        with pytest.raises(ExecutorError, match="answered 2,000,000 bytes"):
+            await agent.invoke("q")
+        assert [(record.status, record.cost) for record in records(agent)] == [("error", 0.5)]
+        assert await agent.invoke("q") == "half an emoji: ?"
 
 
 async def test_each_question_is_on_record_with_time_tokens_and_cost_in_the_commit_of_its_messages() -> None:
@@ -164,6 +188,18 @@ async def test_a_price_that_is_not_reported_is_estimated_and_never_nothing() -> 
         assert known.cost_source == "estimated"
         assert (unknown.cost, unknown.cost_source) == (None, "unknown")
         assert agent.session_manager.metadata("default").unpriced_invocations == 1
+
+
+async def test_an_answer_that_tells_no_price_counts_as_one_of_which_it_is_not_known() -> None:
+    failed = ExecutorError("No.", answer=None)
+    with greeter(["a", failed, Answer("b", cost=float("nan")), Answer("c", cost=-1.0)]) as agent:
+        await agent.invoke("q")
+        with pytest.raises(ExecutorError):
+            await agent.invoke("q")
+        await agent.batch_invoke(["q", "q"])
+        assert [record.cost for record in records(agent)] == [None] * 4
+        head = agent.session_manager.metadata("default")
+        assert (head.unpriced_invocations, head.estimated_cost) == (4, 0)
 
 
 async def test_a_call_that_fails_leaves_its_record_with_its_cost_and_no_message() -> None:
@@ -305,9 +341,38 @@ async def test_what_an_executor_calls_is_on_record_under_its_call() -> None:
         assert call.parent_id is None
 
 
-def test_tools_that_are_not_there_and_executors_that_cannot_use_any_are_refused() -> None:
+async def test_what_is_lent_works_for_the_callers_user_in_the_session_of_the_call(manager: SessionManager) -> None:
+    manager.create_session("theirs", user_id="bob")
+
+    async def calling(_prompt: str, tools: Sequence[AgentTool]) -> str:
+        (put,) = tools
+        await put.call({"key": "n", "value": 1, "expected_version": "0"})  # as models write numbers
+        with pytest.raises(SessionNotFoundError):
+            await put.call({"session_id": "theirs", "key": "n", "value": 1})
+        return "done"
+
+    config = AgentConfig(executor=Scripted(calling), tools=["session_set"], session_id="mine")
+    await Greeter(config, manager, as_user="ada").invoke("q")
+    assert manager.metadata("mine").user_id == "ada"
+    assert manager.get_value("mine", "n") == 1
+
+
+async def test_a_model_uses_the_tools_of_sessions(manager: SessionManager) -> None:
+    config = AgentConfig(executor="model:test", tools=["session_query", "session_get"], session_id="s")
+    with ExploreAgent(config, manager) as agent:
+        answer = json.loads(await agent.explore("q"))
+    assert answer["session_get"]["session_id"] == "s"
+    manager.reads.flush()
+    call, *reads = sorted(records(agent), key=lambda record: record.started_at)
+    assert [record.tool_name for record in reads] == ["session_get"]
+    reads += manager.invocations(tool="session_query").items
+    assert [(record.parent_id, record.caller) for record in reads] == [(call.invocation_id, "agent:explore")] * 2
+
+
+def test_tools_that_are_not_there_and_executors_that_cannot_use_any_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match="no tool 'hammer'"):
-        greeter([], tools=["hammer"])
+        greeter([], tools=["hammer"], session_storage_path=tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
     with pytest.raises(InvalidArgumentError, match="claude cannot use tools"):
         Greeter(AgentConfig(cli_type="claude", tools=["session_get"]))
 
@@ -316,9 +381,11 @@ def test_tools_that_are_not_there_and_executors_that_cannot_use_any_are_refused(
     ("config", "told"),
     [
         ({"modell": "x"}, "modell"),
-        ({"model": "--dangerous"}, "model"),
+        ({"model": "--dangerous"}, "'--dangerous' is no name of a model: letters"),
+        ({"model": "gpt-5\n"}, "is no name of a model"),
         ({"cli_type": "vim"}, "cli_type"),
         ({"executor": "vim"}, "claude, codex, copilot"),
+        ({"executor": "model:test", "model": "other"}, "is the model already"),
         ({"session_id": "../up"}, "session_id"),
         ({"timeout": 0}, "timeout"),
     ],
@@ -356,7 +423,7 @@ async def test_an_explorer_is_told_where_to_look(tmp_path: Path) -> None:
         executor=Scripted(["a"]),
         cwd=tmp_path,
         working_directories=[tmp_path / "lib"],
-        search_paths=["src"],
+        search_paths=["src", Path("lib")],
         file_extensions=[".rb"],
         ignore_patterns=["tmp"],
         max_file_size=10,
@@ -364,7 +431,11 @@ async def test_an_explorer_is_told_where_to_look(tmp_path: Path) -> None:
     with ExploreAgent(config) as agent:
         await agent.explore("q")
         told = asked(agent)[0]
-        for words in (f"Working Directories: {tmp_path}/lib", f"Current Directory: {tmp_path}", "Search Paths: src"):
+        for words in (
+            f"Working Directories: {tmp_path}/lib",
+            f"Current Directory: {tmp_path}",
+            "Search Paths: src, lib",
+        ):
             assert words in told
         assert ".rb; none over 10 bytes" in told
         assert "Pass over: tmp." in told
@@ -385,6 +456,7 @@ def decomposition(*ids: str, **more: Any) -> str:
         f"```json\n{decomposition('a', 'b')}\n```",
         f"Here it is:\n```\n{decomposition('a', 'b')}\n```\nDone.",
         f"Sure! {decomposition('a', 'b')} Anything else?",
+        f'As {{"id": 1}} or {{this}}: {decomposition("a", "b")}\n{{"done": true}}',
     ],
 )
 async def test_a_question_is_taken_apart_into_checked_subtopics(answer: str) -> None:
@@ -392,6 +464,7 @@ async def test_a_question_is_taken_apart_into_checked_subtopics(answer: str) -> 
         found = await agent.decompose("How does it work?")
         assert [subtopic.id for subtopic in found.subtopics] == ["a", "b"]
         assert (found.reasoning, found.subtopic_count) == ("r", 2)
+        assert found.model_dump()["subtopic_count"] == 2
         assert agent.get_session_history() == []
 
 
@@ -414,6 +487,18 @@ async def test_an_answer_that_is_none_is_asked_for_once_more_and_then_refused(an
         with pytest.raises(ExecutorError, match=fault):
             await agent.decompose("q")
         assert [record.status for record in records(agent)] == ["ok"] * 4
+
+
+async def test_a_question_that_is_asked_once_more_is_another_call_and_each_is_made_once() -> None:
+    heard: list[str] = []
+
+    async def hear(text: str) -> None:
+        heard.append(text)
+
+    with DecomposeAgent(AgentConfig(executor=Scripted(["No.", decomposition("a", "b")]))) as agent:
+        first, again = [await agent.decompose("q", invocation_id="one", on_text=hear) for _ in range(2)]
+        assert first == again
+        assert len(asked(agent)) == len(records(agent)) == len(heard) == 2
 
 
 def test_a_range_that_is_none_is_refused() -> None:

@@ -12,10 +12,11 @@ import anyio
 import pytest
 
 from mcp_sessions.agents import AgentConfig, AgentTool, Answer, Scripted, executor_for
+from mcp_sessions.agents.executors import process
 from mcp_sessions.agents.executors.models import ModelExecutor
 from mcp_sessions.errors import ExecutorError, InvalidArgumentError, StorageError
-from mcp_sessions.models import tokens
-from tests.agents.fakes import EVENTS, RESULT, Fake, gone, lines
+from mcp_sessions.models import MOST_TOKENS, tokens
+from tests.agents.fakes import EVENTS, RESULT, Fake, commands, gone, lines
 from tests.processes import until
 
 pytestmark = pytest.mark.anyio
@@ -104,6 +105,27 @@ async def test_what_claude_does_not_report_is_not_made_up(programs: Path) -> Non
     )
 
 
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"input_tokens": True, "output_tokens": 1},
+        {"input_tokens": -1, "output_tokens": 1},
+        {"input_tokens": 10**30, "output_tokens": 1},
+        {"input_tokens": 1},
+        {"input_tokens": 1, "output_tokens": float("nan")},
+        [],
+        None,
+    ],
+)
+async def test_numbers_that_cannot_be_are_taken_for_none(usage: Any, programs: Path) -> None:
+    for cost in (-1, "1", True, 1e30, float("nan"), float("inf")):
+        Fake(programs, "claude", stdout=json.dumps({**RESULT, "usage": usage, "total_cost_usd": cost}))
+        answer = await answered("claude")
+        assert (answer.text, answer.usage, answer.cost) == (TEXT, None, None)
+    Fake(programs, "codex", stdout=lines(*EVENTS[:-1], {"type": "turn.completed", "usage": usage}))
+    assert (await answered("codex")).usage is None
+
+
 async def test_of_codex_the_last_message_is_the_answer_and_its_tokens_are_counted(programs: Path) -> None:
     Fake(programs, "codex", stdout="not JSON\n" + lines(*EVENTS, ["neither"], {"type": "new.event"}))
     answer = await answered("codex", model="gpt-5")
@@ -123,6 +145,12 @@ async def test_copilot_reports_nothing_and_so_nothing_is_told(programs: Path) ->
         ("claude", json.dumps({"type": "result", "subtype": "error_max_turns", "is_error": True}), "error_max_turns"),
         ("claude", "Not logged in", "gave no answer. Its output begins: 'Not logged in'"),
         ("claude", "[" * 100_000, "gave no answer"),
+        ("claude", json.dumps({**RESULT, "result": ""}), "it says nothing"),
+        (
+            "claude",
+            json.dumps({**RESULT, "is_error": True, "result": "no " * 9999}),
+            r"did not answer: (no ){100,166}no?$",
+        ),
         ("claude", "", "gave no answer"),
         ("codex", lines({"type": "turn.failed", "error": {"message": "quota"}}), "did not answer: quota"),
         ("codex", lines(*EVENTS[:3], {"type": "error", "message": "no network"}), "no network"),
@@ -134,6 +162,37 @@ async def test_what_is_no_answer_is_an_error(cli: str, stdout: str, told: str, p
     Fake(programs, cli, stdout=stdout)
     with pytest.raises(ExecutorError, match=told):
         await answered(cli)
+
+
+async def test_tokens_that_are_too_many_together_are_taken_for_none(programs: Path) -> None:
+    usage = {"input_tokens": MOST_TOKENS, "cache_read_input_tokens": 1, "output_tokens": 1}
+    Fake(programs, "claude", stdout=json.dumps({**RESULT, "usage": usage}))
+    assert (await answered("claude")).usage is None
+
+
+@pytest.mark.parametrize("cli", ["claude", "codex"])
+async def test_a_line_ends_where_json_says_so_and_half_an_emoji_is_text(cli: str, programs: Path) -> None:
+    text = "one\u2028two\x85three"
+    said: dict[str, Any] = {
+        "claude": {**RESULT, "result": text},
+        "codex": {"type": "item.completed", "item": {"type": "agent_message", "text": text}},
+    }[cli]
+    Fake(programs, cli, stdout=json.dumps(said, ensure_ascii=False) + "\n")
+    assert (await answered(cli)).text == text
+    Fake(programs, cli, stdout=lines(said).replace("three", "\\ud83d"))
+    assert (await answered(cli)).text == "one\u2028two\x85\ud83d"
+
+
+async def test_an_error_tells_no_key_that_the_program_was_given(
+    programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-12345")
+    error = {**RESULT, "is_error": True, "result": "sk-ant-12345 is no key"}
+    Fake(programs, "claude", stdout=json.dumps(error), code=1, stderr="tried sk-ant-12345")
+    with pytest.raises(ExecutorError) as failed:
+        await answered("claude")
+    assert "sk-ant" not in str(failed.value) + failed.value.stderr
+    assert "tried [redacted]" in str(failed.value)
 
 
 async def test_what_a_failed_answer_cost_is_told_with_the_error(programs: Path) -> None:
@@ -182,7 +241,7 @@ async def test_a_program_runs_where_it_is_told_to(programs: Path, tmp_path: Path
 
 
 async def test_a_program_that_is_not_there_is_named_and_so_is_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(ExecutorError, match=r"claude was not found at .*/nowhere. Install it, or set cli_path"):
+    with pytest.raises(ExecutorError, match=r"claude was not found at .*/nowhere. Install it, or say where it is"):
         await answered("claude", cli_path=tmp_path / "nowhere")
     fake = Fake(tmp_path / "else", "my-claude", stdout=OUTPUTS["claude"])
     assert (await answered("claude", cli_path=fake.path)).text == TEXT
@@ -215,6 +274,15 @@ async def test_a_call_that_is_cancelled_leaves_no_process(programs: Path) -> Non
     assert all(map(gone, fake.started()))
 
 
+async def test_a_call_that_is_cancelled_at_any_moment_leaves_no_process(programs: Path) -> None:
+    """One that was cancelled while its program was being started left that running."""
+    fake = Fake(programs, "codex", hangs=True)
+    for number in range(15):
+        with anyio.move_on_after(number * 0.002):
+            await answered("codex")
+    assert not any(str(fake.path) in command for command in commands())
+
+
 async def test_what_a_program_leaves_behind_ends_with_its_answer(programs: Path) -> None:
     """It holds stdout open, which then never ends."""
     fake = Fake(programs, "copilot", children=True, stdout="done")
@@ -223,9 +291,11 @@ async def test_what_a_program_leaves_behind_ends_with_its_answer(programs: Path)
 
 
 async def test_a_program_that_writes_without_end_is_ended(programs: Path) -> None:
-    Fake(programs, "copilot", stdout="x" * 100_000, times=100, children=True)
+    fake = Fake(programs, "copilot", stdout="x" * 100_000, times=100, children=True)
     with pytest.raises(ExecutorError, match=r"more than 1,000,000 bytes \(max_output_bytes\)"):
         await answered("copilot", max_output_bytes=1_000_000)
+    assert not any(str(fake.path) in command for command in commands())
+    assert all(map(gone, fake.started()))
 
 
 async def test_a_program_need_not_read_what_it_is_told(programs: Path) -> None:
@@ -263,6 +333,20 @@ async def test_an_answer_is_told_as_it_comes(cli: str, stdout: str, pieces: list
     assert heard == pieces
     if cli == "claude":
         assert fake.seen["argv"][1:5] == ["--output-format", "stream-json", "--verbose", "--include-partial-messages"]
+
+
+async def test_who_listens_may_take_longer_than_the_program(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it had not heard half a second after the end of the program, it never heard."""
+    monkeypatch.setattr(process, "LINGER_S", 0.05)
+    Fake(programs, "copilot", stdout="one\ntwo\nthree\n")
+    heard: list[str] = []
+
+    async def hear(text: str) -> None:
+        await anyio.sleep(0.1)
+        heard.append(text)
+
+    await executor_for(AgentConfig(cli_type="copilot")).run("Where?", on_text=hear)
+    assert heard == ["one\n", "two\n", "three\n"]
 
 
 async def test_programs_take_no_tools_of_ours() -> None:
@@ -341,6 +425,28 @@ async def test_what_keeps_a_model_from_answering_is_an_error(monkeypatch: pytest
             await ModelExecutor(name).run("q")
     with pytest.raises(StorageError):
         await ModelExecutor("test").run("q", tools=[tool(broken)])
+
+
+async def test_of_a_model_that_fails_the_tokens_are_told_and_its_own_timeout_is_not_ours() -> None:
+    from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart
+    from pydantic_ai.models.function import AgentInfo, FunctionModel
+
+    async def look(_arguments: Mapping[str, Any]) -> Any:
+        return "ok"
+
+    def act(messages: list[ModelMessage], _info: AgentInfo) -> ModelResponse:
+        if len(messages) > 1:
+            raise TimeoutError("no route to it")
+        return ModelResponse(parts=[ToolCallPart("look", {"key": "a"})])
+
+    with pytest.raises(ExecutorError, match="did not answer: no route to it") as failed:
+        await ModelExecutor(FunctionModel(act), timeout_s=60).run("q", tools=[tool(look)])
+    assert isinstance(failed.value.answer, Answer)
+    assert failed.value.answer.usage is not None
+    assert failed.value.answer.usage["input"] > 0
+    with pytest.raises(ExecutorError) as failed:
+        await ModelExecutor("no-such-provider:x").run("q")
+    assert failed.value.answer is None
 
 
 # scripts

@@ -58,8 +58,15 @@ def test_a_question_is_taken_apart(programs: Path, manager: SessionManager, prog
     ]
     Fake(programs, "copilot", stdout=json.dumps({"reasoning": "r", "subtopics": subtopics}))
     ran = program("agent", "decompose", "Why?", "--executor", "copilot")
-    assert json.loads(ran.stdout) == {"reasoning": "r", "subtopics": subtopics}
+    taken_apart = {"reasoning": "r", "subtopics": subtopics, "subtopic_count": 2}
+    assert json.loads(ran.stdout) == taken_apart
     assert "cost unknown" in ran.stderr
+    answers = [json.dumps({**RESULT, "result": text}) for text in ("I cannot.", json.dumps(taken_apart))]
+    Fake(programs, "claude", answers=answers)
+    told = json.loads(program("agent", "decompose", "Why?", "--session", "mine", "--json").stdout)
+    again, first = manager.invocations("mine").items
+    assert (told["result"], told["invocation_id"], told["cost"]) == (taken_apart, first.invocation_id, 2 * 0.0787)
+    assert again.status == first.status == "ok"
 
 
 def test_on_a_terminal_an_answer_is_shown_as_it_comes_and_does_not_act(programs: Path, place: Path) -> None:
@@ -73,6 +80,25 @@ def test_on_a_terminal_an_answer_is_shown_as_it_comes_and_does_not_act(programs:
     assert "stream-json" in fake.seen["argv"]
 
 
+def test_on_a_terminal_an_answer_that_comes_at_once_is_shown_too(programs: Path, place: Path) -> None:
+    Fake(programs, "claude", stdout=json.dumps({**RESULT, "result": "It is\x1b[31m here."}))
+    assert on_terminal("agent", "explore", "Where?", columns=80).startswith("It is\\x1b[31m here.\r\nSession ")
+
+
+def test_what_is_set_for_agents_holds_for_the_command(programs: Path, program: Program) -> None:
+    fake = Fake(programs, "copilot", stdout="There.")
+    settings = {f"MCP_SESSIONS_AGENT_{name}": value for name, value in (("EXECUTORS", "copilot"), ("ENV", "MY_KEY"))}
+    ran = program("agent", "explore", "Where?", MY_KEY="mine", YOUR_KEY="yours", **settings)
+    assert ran.stdout == "There.\n"
+    assert fake.seen["env"]["MY_KEY"] == "mine"
+    assert "YOUR_KEY" not in fake.seen["env"]
+    for name, value, told in (("OUTPUT_BYTES", "3", "more than 3 bytes"), ("TIMEOUT", "1s", "timed out after 1 sec")):
+        Fake(programs, "copilot", stdout="There.", hangs=True)
+        ran = program("agent", "explore", "Where?", "--executor", "copilot", **{f"MCP_SESSIONS_AGENT_{name}": value})
+        assert (ran.returncode, ran.stdout) == (1, "")
+        assert told in ran.stderr
+
+
 @pytest.mark.parametrize(
     ("args", "code", "told"),
     [
@@ -80,13 +106,14 @@ def test_on_a_terminal_an_answer_is_shown_as_it_comes_and_does_not_act(programs:
         (("delete", "x"), 2, "OPERATION"),
         (("explore", "q", "--executor", "vim"), 2, "Executor 'vim' is not known"),
         (("explore", "q", "--model", "--version"), 2, "model"),
-        (("explore", "q", "--path", "nowhere"), 2, "is no directory"),
+        (("explore", "q", "--path", "nowhere"), 2, "Directory 'nowhere' does not exist"),
+        (("find-usage", " "), 2, "QUESTION is empty: say what to find usage"),
         (("explore", "q", "--session", "../x"), 2, "--session '../x' is not an id"),
         (("explore", "q"), 1, "claude failed with exit code 1: not logged in"),
     ],
 )
 def test_what_cannot_be_is_an_error_of_one_line(
-    args: tuple[str, ...], code: int, told: str, programs: Path, place: Path, program: Program
+    args: tuple[str, ...], code: int, told: str, programs: Path, manager: SessionManager, program: Program
 ) -> None:
     Fake(programs, "claude", code=1, stderr="not logged in")
     ran = program("agent", *args)
@@ -94,9 +121,10 @@ def test_what_cannot_be_is_an_error_of_one_line(
     assert ran.stdout == ""
     assert told in ran.stderr
     assert "Traceback" not in ran.stderr
+    assert len(manager.query().items) == (code == 1)  # where nobody was asked, no session is left
 
 
-@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_a_question_that_is_given_up_leaves_no_process(by: int, programs: Path, manager: SessionManager) -> None:
     fake = Fake(programs, "claude", children=True, hangs=True)
     asking = subprocess.Popen(

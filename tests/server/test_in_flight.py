@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ from tests.server.ports import Port
 from tests.stores import SetClock
 from tests.tools.desk import Desk
 
-KEY = {"mcp-sessions/idempotencyKey": "once"}
+KEY_NAME = "mcp-sessions/idempotencyKey"
+KEY = {KEY_NAME: "once"}
 TEMPLATE = ResourceTemplateReference(type="ref/resource", uri="session:///{session_id}")
 
 
@@ -138,14 +140,16 @@ def box(turnstile: Turnstile) -> Toolbox:
 
 
 @asynccontextmanager
-async def given_up(client: Client, name: str, has_come: Callable[[], Any], meta: Any = None) -> AsyncIterator[None]:
+async def given_up(
+    client: Client, name: str, has_come: Callable[[], Any], meta: Any = None, **more: Any
+) -> AsyncIterator[None]:
     """A call that its client has cancelled, once `has_come`; the server knows."""
     async with anyio.create_task_group() as group:
         scope = anyio.CancelScope()
 
         async def call() -> None:
             with scope:
-                await client.call_tool(name, {"session_id": "a"}, meta=meta)
+                await client.call_tool(name, {"session_id": "a", **more}, meta=meta)
 
         group.start_soon(call)
         await has_come()
@@ -225,7 +229,7 @@ async def test_a_call_cancelled_after_its_commit_stands(
         assert manager.get_value("a", "held") == 1
 
 
-@pytest.mark.parametrize(("name", "before"), [("set_at_once", "hold"), ("session_get", "read")])
+@pytest.mark.parametrize(("name", "before"), [("session_set", "hold"), ("session_get", "read")])
 async def test_a_call_cancelled_while_it_waits_for_a_thread_is_on_record(
     manager: SessionManager,
     box: Toolbox,
@@ -236,18 +240,42 @@ async def test_a_call_cancelled_while_it_waits_for_a_thread_is_on_record(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("mcp_sessions.server.threads.THREADS", 1)
+    given: dict[str, Any] = {"key": "k", "value": 1} if name == "session_set" else {}
     async with Client(build_server(manager, box, ("core",)), mode=mode) as client:
         await client.list_tools()
         async with anyio.create_task_group() as group:
             group.start_soon(client.call_tool, before, {"session_id": "a"})
             await turnstile.somebody()
-            async with given_up(client, name, client.list_tools, KEY):
+            async with given_up(client, name, client.list_tools, KEY, **given):
                 assert stands(manager, name) == []
                 turnstile.open()
-        again = await client.call_tool(name, {"session_id": "a"}, meta=KEY)
+        again = await client.call_tool(name, {"session_id": "a", **given}, meta=KEY)
         assert not again.is_error
     assert stands(manager, before) == ["ok"]
     assert stands(manager, name) == ["cancelled", "ok"]
+
+
+async def test_a_slow_call_cancelled_while_it_waits_for_a_thread_is_on_record(
+    box: Toolbox, turnstile: Turnstile, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mcp_sessions.server.threads.THREADS", 1)
+    storage = AskedStorage()
+    with SessionManager(storage, clock=SetClock()) as manager:
+        manager.create_session("a")
+        async with Client(build_server(manager, box, ("core",)), mode=mode) as client:
+            await client.list_tools()
+            async with anyio.create_task_group() as group:
+                hold_on = partial(client.call_tool, "hold_on", {"session_id": "a"}, meta={KEY_NAME: "other"})
+                group.start_soon(hold_on)
+                await turnstile.somebody()
+                group.start_soon(hold_on)  # it has the thread of slow calls, and waits for the first one
+                await storage.somebody()
+                async with given_up(client, "set_at_once", client.list_tools, KEY):
+                    assert stands(manager, "set_at_once") == []
+                    turnstile.open()
+            assert not (await client.call_tool("set_at_once", {"session_id": "a"}, meta=KEY)).is_error
+        assert stands(manager, "hold_on") == ["ok"]
+        assert stands(manager, "set_at_once") == ["cancelled", "ok"]
 
 
 async def test_a_retry_cancelled_while_it_waits_for_the_first_call_leaves_that_alone(

@@ -73,7 +73,7 @@ MISSING = [
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("session_forget", {}, "Unknown tool 'session_forget': "),
     ("", {}, "Unknown tool '': there are session_create, "),
-    ("agent_invoke", {}, "Unknown tool 'agent_invoke': it belongs to toolset 'automation'"),
+    ("agent_invoke", {}, "Unknown tool 'agent_invoke': it is in toolset 'automation', which is off"),
     ("session_get", {}, "Argument 'session_id' of session_get is missing."),
     ("session_get", {"id": "a"}, "Unknown argument 'id': did you mean 'session_id'?"),
     ("session_get", {"session_id": 5}, "Argument 'session_id' "),

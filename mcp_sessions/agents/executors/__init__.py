@@ -26,7 +26,9 @@ def executor_for(config: AgentConfig) -> Executor:
     if executor.startswith(MODEL):
         from .models import ModelExecutor
 
-        return ModelExecutor(config.model or executor.removeprefix(MODEL), timeout_s=config.timeout)
+        if config.model is not None:
+            raise InvalidArgumentError(f"{executor} is the model already: leave model out.", argument="model")
+        return ModelExecutor(executor.removeprefix(MODEL), timeout_s=config.timeout)
     program = PROGRAMS.get(executor)
     if program is None:
         raise InvalidArgumentError(

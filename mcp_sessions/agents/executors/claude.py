@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from ..._json import decode
 from ...errors import ExecutorError
-from ...models import tokens
 from .base import Answer
-from .program import Program, no_answer
+from .program import SHOWN, Program, amount, json_in, no_answer, used
 
 if TYPE_CHECKING:
     from ..config import AgentConfig
@@ -51,39 +49,31 @@ class Claude(Program):
         answer = Answer(
             text=text if isinstance(text, str) else "",
             model=_model(result) or self._config.model,
-            usage=_usage(result),
-            cost=_number(result.get("total_cost_usd")),
+            usage=used(
+                result.get("usage"),
+                read="cache_read_input_tokens",
+                written="cache_creation_input_tokens",
+                apart=True,
+            ),
+            cost=amount(result.get("total_cost_usd")),
             raw=result,
         )
-        if result.get("is_error") or not isinstance(text, str):
-            why = answer.text or result.get("subtype") or "it does not say why"
-            raise ExecutorError(f"{self.name} did not answer: {why}", answer=answer)
+        if result.get("is_error") or not answer.text:
+            subtype = result.get("subtype")
+            why = answer.text or (subtype if isinstance(subtype, str) and subtype != "success" else "it says nothing")
+            raise ExecutorError(f"{self.name} did not answer: {why[:SHOWN]}", answer=answer)
         return answer
 
 
 def _events(output: str) -> Iterator[Mapping[str, Any]]:
     """The objects in an output, the last one first: one, an array of them, or one a line."""
-    for text in (output, *reversed(output.splitlines())):
+    for text in (output, *reversed(output.split("\n"))):
         try:
-            value = decode(text)
+            value = json_in(text)
         except ValueError:
             continue
         values = cast("list[Any]", value)[::-1] if isinstance(value, list) else [value]
         yield from (one for one in values if isinstance(one, dict))
-
-
-def _usage(result: Mapping[str, Any]) -> Any:
-    match result.get("usage"):
-        case {"input_tokens": int(fresh), "output_tokens": int(output), **more}:
-            read, written = (_count(more, f"cache_{how}_input_tokens") for how in ("read", "creation"))
-            return tokens(fresh + read + written, output, read, written)
-        case _:
-            return None
-
-
-def _count(usage: Mapping[str, Any], name: str) -> int:
-    count = usage.get(name)
-    return count if isinstance(count, int) else 0
 
 
 def _model(result: Mapping[str, Any]) -> str | None:
@@ -98,10 +88,6 @@ def _model(result: Mapping[str, Any]) -> str | None:
 def _cost(of_model: Any) -> float:
     match of_model:
         case {"costUSD": cost}:
-            return _number(cost) or 0
+            return amount(cost) or 0
         case _:
             return 0
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None

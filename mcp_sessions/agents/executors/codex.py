@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..._json import decode
 from ...errors import ExecutorError
-from ...models import TokenUsage, tokens
+from ...models import TokenUsage
 from .base import Answer
-from .program import Program, no_answer
+from .program import SHOWN, Program, json_in, no_answer, used
 
 if TYPE_CHECKING:
     from ..config import AgentConfig
@@ -46,7 +45,10 @@ class Codex(Program):
             text = _said(event) or text
             match event:
                 case {"type": "turn.completed", **more}:
-                    usage, failure = _usage(more.get("usage")), None
+                    failure = None
+                    usage = used(
+                        more.get("usage"), read="cached_input_tokens", written="cache_write_input_tokens", apart=False
+                    )
                 case {"type": "turn.failed", "error": {"message": str(message)}}:
                     failure = message
                 case {"type": "error", "message": str(message)}:
@@ -55,25 +57,16 @@ class Codex(Program):
                     pass
         answer = Answer(text or "", self._config.model, usage, raw=events)
         if failure is not None:
-            raise ExecutorError(f"{self.name} did not answer: {failure}", answer=answer)
+            raise ExecutorError(f"{self.name} did not answer: {failure[:SHOWN]}", answer=answer)
         if text is None:
             raise no_answer(self.name, output)
         return answer
 
 
-def _usage(usage: Any) -> TokenUsage | None:
-    match usage:
-        case {"input_tokens": int(given), "output_tokens": int(written), **more}:
-            cached = (more.get(f"{name}_input_tokens") for name in ("cached", "cache_write"))
-            return tokens(given, written, *(count if isinstance(count, int) else 0 for count in cached))
-        case _:
-            return None
-
-
 def _events(output: str) -> Iterator[Mapping[str, Any]]:
-    for line in output.splitlines():
+    for line in output.split("\n"):
         try:
-            event = decode(line)
+            event = json_in(line)
         except ValueError:
             continue
         if isinstance(event, dict):

@@ -10,11 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.to_thread
 
 from ..._json import decode
 from ...errors import ExecutorError, SessionsError, StorageError
-from ...models import tokens
+from ...models import TokenUsage, tokens
 from .base import AgentTool, Answer, OnText
+from .program import SHOWN
 
 if TYPE_CHECKING:
     from pydantic_ai.models import Model
@@ -39,32 +41,42 @@ class ModelExecutor:
 
     async def run(self, prompt: str, *, tools: Sequence[AgentTool] = (), on_text: OnText | None = None) -> Answer:
         """Ask. Raises ExecutorError; StorageError where a tool could not do its work."""
+        ai, agent = await anyio.to_thread.run_sync(self._agent, tools)  # the first time it takes half a second
+        handler = None if on_text is None else _handler(on_text)
+        used = ai.RunUsage()
+        try:
+            with anyio.move_on_after(self._timeout_s) as scope:
+                result = await agent.run(prompt, event_stream_handler=handler, usage=used)
+                return Answer(
+                    text=result.output,
+                    model=result.response.model_name,
+                    usage=_tokens(used),
+                    raw=decode(result.all_messages_json()),
+                )
+            assert scope.cancelled_caught
+            why = f"timed out after {self._timeout_s:g} seconds."
+        except (ai.exceptions.AgentRunError, ai.exceptions.UserError, OSError) as error:
+            why = f"did not answer: {str(error)[:SHOWN]}"
+        spent = Answer("", self.name.removeprefix("model:"), _tokens(used)) if used.requests else None
+        raise ExecutorError(f"{self.name} {why}", answer=spent)
+
+    def _agent(self, tools: Sequence[AgentTool]) -> tuple[Any, Any]:
+        """pydantic-ai, and an agent of it."""
         ai = self._imported()
         try:
-            agent = ai.Agent(self._model, tools=[_tool(tool) for tool in tools])
+            return ai, ai.Agent(self._model, tools=[_tool(tool) for tool in tools])
         except (ai.exceptions.UserError, ImportError, ValueError) as error:
             raise ExecutorError(f"{self.name} cannot be asked: {error}") from error
-        handler = None if on_text is None else _handler(on_text)
-        try:
-            with anyio.fail_after(self._timeout_s):
-                result = await agent.run(prompt, event_stream_handler=handler)
-        except TimeoutError as error:
-            raise ExecutorError(f"{self.name} timed out after {self._timeout_s:g} seconds.") from error
-        except (ai.exceptions.AgentRunError, ai.exceptions.UserError) as error:
-            raise ExecutorError(f"{self.name} did not answer: {error}") from error
-        used = result.usage
-        return Answer(
-            text=result.output,
-            model=result.response.model_name,
-            usage=tokens(used.input_tokens, used.output_tokens, used.cache_read_tokens, used.cache_write_tokens),
-            raw=decode(result.all_messages_json()),
-        )
 
     def _imported(self) -> Any:
         try:
             return import_module("pydantic_ai")
         except ImportError as error:
             raise ExecutorError(f"{self.name} needs pydantic-ai, which is not installed: {INSTALL}") from error
+
+
+def _tokens(used: Any) -> TokenUsage:
+    return tokens(used.input_tokens, used.output_tokens, used.cache_read_tokens, used.cache_write_tokens)
 
 
 def _tool(tool: AgentTool) -> Tool[Any]:

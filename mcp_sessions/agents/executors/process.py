@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
-from anyio.abc import ByteReceiveStream, Process
+from anyio.abc import ByteReceiveStream, ByteSendStream, Process
 
 from ..._os import end_tree
 from ...errors import ExecutorError
@@ -64,64 +65,89 @@ async def run(
     writes more. However this ends, nothing that the program started goes on.
     """
     name = Path(argv[0]).name
-    mark = f"{MARK}={new_id('run')}"
+    tree = new_id("run")
+    inherited = os.environ.get(MARK)  # of an agent that was started by another one's program, and ends with that
+    env = {**env, MARK: tree if inherited is None else f"{inherited},{tree}"}
+    process = await _started(list(argv), env, cwd)
     try:
-        process = await anyio.open_process(
-            list(argv), env={**env, MARK: mark.partition("=")[2]}, cwd=cwd, start_new_session=True
-        )
-    except OSError as error:
-        raise ExecutorError(f"{name} could not be started: {error.strerror or error}.") from error
-    try:
-        with anyio.fail_after(timeout_s):
-            return await _talk(process, name, said.encode(), most_bytes, on_line)
-    except TimeoutError as error:
-        raise ExecutorError(f"{name} timed out after {timeout_s:g} seconds and was ended.") from error
+        with anyio.move_on_after(timeout_s) as scope:
+            return await _Talk(process, name, most_bytes, on_line).hold(said.encode())
+        assert scope.cancelled_caught
+        raise ExecutorError(f"{name} timed out after {timeout_s:g} seconds and was ended.")
     finally:
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(end_tree, process.pid, mark)
+            await anyio.to_thread.run_sync(end_tree, process.pid, tree)
             await process.aclose()
 
 
-async def _talk(
-    process: Process, name: str, said: bytes, most_bytes: int, on_line: Callable[[bytes], Awaitable[None]] | None
-) -> Ran:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stderr is not None
-    stdin, told = process.stdin, bytearray()
-    stdout = bytearray()
+async def _started(argv: list[str], env: Mapping[str, str], cwd: Path | None) -> Process:
+    shield = anyio.CancelScope(shield=True)  # or nobody would know what was started
+    with shield:
+        try:
+            return await anyio.open_process(argv, env=env, cwd=cwd, start_new_session=True)
+        except OSError as error:
+            text = f"{Path(argv[0]).name} could not be started: {error.strerror or error}."
+            raise ExecutorError(text) from error
+    raise AssertionError(shield)
 
-    async def feed() -> None:
-        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # it reads no more of it
+
+class _Talk:
+    """What a program reads and writes, all at the same time."""
+
+    def __init__(
+        self, process: Process, name: str, most_bytes: int, on_line: Callable[[bytes], Awaitable[None]] | None
+    ) -> None:
+        self._process = process
+        self._name = name
+        self._most_bytes = most_bytes
+        self._on_line = on_line
+        self._heard, self._lines = anyio.create_memory_object_stream[bytes](math.inf)
+        self._feeding = anyio.CancelScope()
+        self._stdout, self._stderr = bytearray(), bytearray()
+
+    async def hold(self, said: bytes) -> Ran:
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        with first_error(), self._heard, self._lines:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._feed, process.stdin, said)
+                group.start_soon(self._tell)
+                async with anyio.create_task_group() as readers:
+                    readers.start_soon(self._listen, process.stderr)
+                    readers.start_soon(self._read, process.stdout)
+                    # Not `wait()`: before Python 3.12.5 it waits for whoever has the pipes, too.
+                    while process.returncode is None:  # noqa: ASYNC110 - it tells nobody else
+                        await anyio.sleep(POLL_S)
+                    readers.cancel_scope.deadline = anyio.current_time() + LINGER_S
+                self._heard.close()  # who is told may take longer than who tells
+                self._feeding.cancel()
+        assert process.returncode is not None
+        return Ran(process.returncode, bytes(self._stdout), self._stderr.decode(errors="replace").strip())
+
+    async def _feed(self, stdin: ByteSendStream, said: bytes) -> None:
+        with self._feeding, suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # it reads no more of it
             await stdin.send(said)
             await stdin.aclose()
 
-    async def listen(stream: ByteReceiveStream) -> None:
+    async def _listen(self, stream: ByteReceiveStream) -> None:
         async for piece in stream:
-            told.extend(piece)
-            del told[:-STDERR_BYTES]
+            self._stderr.extend(piece)
+            del self._stderr[:-STDERR_BYTES]
 
-    async def read(stream: ByteReceiveStream) -> None:
+    async def _read(self, stream: ByteReceiveStream) -> None:
         begun = 0
         async for piece in stream:
-            stdout.extend(piece)
-            if len(stdout) > most_bytes:
-                raise ExecutorError(f"{name} wrote more than {most_bytes:,} bytes (max_output_bytes) and was ended.")
-            while on_line is not None and (end := stdout.find(b"\n", begun)) >= 0:
-                line = bytes(stdout[begun:end])
+            self._stdout.extend(piece)
+            if len(self._stdout) > self._most_bytes:
+                text = f"{self._name} wrote more than {self._most_bytes:,} bytes (max_output_bytes) and was ended."
+                raise ExecutorError(text)
+            while self._on_line is not None and (end := self._stdout.find(b"\n", begun)) >= 0:
+                self._heard.send_nowait(bytes(self._stdout[begun:end]))
                 begun = end + 1
-                await on_line(line)
 
-    with first_error():
-        async with anyio.create_task_group() as group:
-            group.start_soon(feed)
-            async with anyio.create_task_group() as readers:
-                readers.start_soon(listen, process.stderr)
-                readers.start_soon(read, process.stdout)
-                # Not `wait()`: before Python 3.12.5 it waits for whoever has the pipes, too.
-                while process.returncode is None:  # noqa: ASYNC110 - it tells nobody else
-                    await anyio.sleep(POLL_S)
-                readers.cancel_scope.deadline = anyio.current_time() + LINGER_S
-            group.cancel_scope.cancel()
-    assert process.returncode is not None
-    return Ran(process.returncode, bytes(stdout), told.decode(errors="replace").strip())
+    async def _tell(self) -> None:
+        async for line in self._lines:
+            if self._on_line is not None:
+                await self._on_line(line)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+import anyio.to_thread
+
+from ..._json import decode
 from ...errors import ExecutorError, InvalidArgumentError
+from ...models import MOST_TOKENS, MOST_USD, TokenUsage, tokens
+from ...records import REDACTED, Redactor
 from . import process
 from .base import AgentTool, Answer, OnText
 
 if TYPE_CHECKING:
     from ..config import AgentConfig
 
+SECRET_CHARS = 6
+"""A shorter value is no secret, and stands in many words."""
 SHOWN = 500
 """Characters of an output that an error shows."""
 FAMILIES = {
@@ -66,6 +74,8 @@ class Program(ABC):
         if config.cwd is not None and not config.cwd.is_dir():
             raise InvalidArgumentError(f"cwd {config.cwd} is no directory. Name one that is there.", argument="cwd")
 
+        env = process.passed((*self.variables, *config.env))
+
         async def tell(line: bytes) -> None:
             assert on_text is not None
             if text := self.piece(line.decode(errors="replace")):
@@ -74,7 +84,7 @@ class Program(ABC):
         ran = await process.run(
             [self._path(), *self.options(config, streams=on_text is not None)],
             prompt,
-            env=process.passed((*self.variables, *config.env)),
+            env=env,
             cwd=config.cwd,
             timeout_s=config.timeout,
             most_bytes=config.max_output_bytes,
@@ -82,19 +92,25 @@ class Program(ABC):
         )
         output = ran.stdout.decode(errors="replace")
         if ran.code == 0:
-            return self.answer(output)
-        raise self._failed(ran.code, ran.stderr, output)
+            return await anyio.to_thread.run_sync(self.answer, output)  # megabytes of it may be JSON
+        raise await anyio.to_thread.run_sync(self._failed, ran.code, ran.stderr, output, env)
 
     def _path(self) -> str:
         path = self._config.cli_path
         found = shutil.which(self.name if path is None else path)
         if found is None:
             where = "on the PATH" if path is None else f"at {path}"
-            raise ExecutorError(f"{self.name} was not found {where}. Install it, or set cli_path.")
+            raise ExecutorError(
+                f"{self.name} was not found {where}. Install it, or say where it is (cli_path of AgentConfig)."
+            )
         return str(Path(found).absolute())  # where it runs, a relative path would be another one
 
-    def _failed(self, code: int, stderr: str, output: str) -> ExecutorError:
-        """The error for an exit code, with what its output tells of the cause, and of the cost."""
+    def _failed(self, code: int, stderr: str, output: str, env: Mapping[str, str]) -> ExecutorError:
+        """The error for an exit code, with what its output tells of the cause, and of the cost; without its keys."""
+        redactor = Redactor()
+        for name, value in env.items():
+            if len(value) >= SECRET_CHARS and redactor.is_secret(name):
+                stderr, output = stderr.replace(value, REDACTED), output.replace(value, REDACTED)
         why, answer = "", None
         try:
             answer = self.answer(output)
@@ -108,6 +124,45 @@ class Program(ABC):
             stderr=stderr,
             answer=answer,
         )
+
+
+def json_in(text: str) -> Any:
+    """JSON as a program writes it, half an emoji included. Raises ValueError."""
+    try:
+        return decode(text)
+    except ValueError:
+        pass
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+
+
+def count(value: Any) -> int | None:
+    """A number of tokens that a program reports; None where it is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS else None
+
+
+def amount(value: Any) -> float | None:
+    """USD that a program reports; None where it is no amount."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= MOST_USD:
+        return float(value)
+    return None
+
+
+def used(usage: Any, *, read: str, written: str, apart: bool) -> TokenUsage | None:
+    """Tokens as a program reports them, with its names for what came from the cache and went there; `apart` where its
+    input leaves these out. None where it does not say.
+    """
+    if not isinstance(usage, dict):
+        return None
+    reported = cast("dict[str, Any]", usage)
+    given, said = (count(reported.get(f"{name}_tokens")) for name in ("input", "output"))
+    cached, kept = (count(reported.get(name)) or 0 for name in (read, written))
+    if given is None or said is None:
+        return None
+    whole = count(given + cached + kept if apart else given)
+    return None if whole is None else tokens(whole, said, cached, kept)
 
 
 def no_answer(name: str, output: str) -> ExecutorError:
