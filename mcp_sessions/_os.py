@@ -5,6 +5,7 @@ A lock is the kernel's, so it ends with the process that held it, however that e
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -134,6 +135,8 @@ class FileLock:
             return False
         except apsw.Error as error:
             connection.close()
+            if not self.path.exists():  # taken away since it was opened, which SQLite calls an error of the disk
+                raise FileNotFoundError(errno.ENOENT, "was taken away", str(self.path)) from error
             raise OSError(f"{self.path}: {error}") from error
         self._sqlite = connection
         return True

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from mcp_sessions._os import FileLock
@@ -326,6 +327,27 @@ def test_a_fork_in_the_middle_of_a_transaction_leaves_the_child_a_clear_error(tm
         parent.ends_well()
     holds_what_was_told(path, "a", told, exactly=True)
     assert faults(path) == []
+
+
+def test_an_owner_whose_file_is_taken_away_while_it_is_locked_gets_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without locks of the kernel the file stands unlocked for a moment, in which another process may clear it away."""
+    taken: list[Path] = []
+
+    class Slow(apsw.Connection):
+        def execute(self, *what: Any, **how: Any) -> Any:
+            if not taken and "own_" in self.filename:
+                taken.append(Path(self.filename))
+                taken[0].unlink()
+            return super().execute(*what, **how)
+
+    with SQLiteSessionStorage(tmp_path / "s.db") as storage:
+        monkeypatch.setattr("mcp_sessions._os.fcntl", None)
+        monkeypatch.setattr("mcp_sessions._os.apsw.Connection", Slow)
+        owner = storage.owner()
+        assert [file.name for file in taken] != [owner]
+        assert storage.alive(owner)
 
 
 @pytest.mark.parametrize("without", [None, "fcntl"])
