@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mcp_sessions.manager import SessionManager
+from mcp_sessions.server.ending import ENDING
 from mcp_sessions.storage import SessionStorage
 from tests.stores import KINDS, SetClock, open_store
 
@@ -16,6 +18,13 @@ from tests.stores import KINDS, SetClock, open_store
 def pytest_xdist_auto_num_workers() -> int:
     """Two more than there are processors: many tests wait for a process or a clock."""
     return (os.cpu_count() or 1) + 2
+
+
+def pytest_configure() -> None:
+    """Under `nohup`, or in the background of a script, we ignore signals; the programs that tests start do not."""
+    for one in ENDING:
+        if signal.getsignal(one) is signal.SIG_IGN:
+            signal.signal(one, lambda *_: None)  # as good here, and a program begins without it
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,9 @@ from contextlib import contextmanager
 import anyio
 
 ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
-"""The last two come of a terminal that is closed, and of Ctrl-\\; Windows has neither."""
+"""The last two come of a terminal that is closed, and of Ctrl-\\; Windows has neither. Those that were ignored when the
+process began stay so: that is what `nohup` does, and a shell to what it runs in the background.
+"""
 PATIENCE_S = 0.5
 """How long calls may wait for another process at the end: those that are given up can still be answered."""
 
@@ -50,8 +52,9 @@ class InFlight:
 
 async def on_signal(act: Callable[[int], bool]) -> None:
     """Call `act` with each signal that asks for the end, until it says that it has heard enough."""
+    heeded = [one for one in ENDING if signal.getsignal(one) is not signal.SIG_IGN]
     try:
-        with anyio.open_signal_receiver(*ENDING) as signals:
+        with anyio.open_signal_receiver(*heeded) as signals:
             async for caught in signals:
                 if act(caught):
                     return

@@ -91,6 +91,10 @@ class Fake:
         """Return once it was asked."""
         until(self.path.with_suffix(".seen").exists)
 
+    def release(self) -> None:
+        """Let one that is held go on."""
+        self.path.with_suffix(".released").touch()
+
     def started(self) -> list[int]:
         """The processes that are there, once all that are to be are."""
         file = self.path.with_suffix(".pids")
@@ -110,6 +114,8 @@ def act(file: str) -> None:
         whole.replace(program.with_suffix(".seen"))
     if plan.get("children"):
         _start_children(program)
+    if plan.get("held"):
+        until(program.with_suffix(".released").exists)
     stdout = _next(program, plan["answers"]) if "answers" in plan else plan.get("stdout", "")
     sys.stdout.write(stdout * plan.get("times", 1))
     sys.stderr.write(plan.get("stderr", ""))

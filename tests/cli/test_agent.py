@@ -141,3 +141,21 @@ def test_a_question_that_is_given_up_leaves_no_process(by: int, programs: Path, 
     assert all(map(gone, started))
     assert [record.status for record in manager.invocations("mine").items] == ["cancelled"]
     assert manager.metadata("mine").message_count == 0
+
+
+def test_a_signal_that_was_ignored_from_the_beginning_ends_nothing(programs: Path, place: Path) -> None:
+    """Under `nohup` it was aborted when the terminal was closed."""
+    fake = Fake(programs, "claude", stdout=ANSWER, held=True)
+    deaf = ["sh", "-c", 'trap "" HUP INT QUIT; exec "$@"', "sh"]
+    asking = subprocess.Popen(
+        [*deaf, sys.executable, "-m", "mcp_sessions", "agent", "explore", "q"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    fake.waits()
+    for by in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        asking.send_signal(by)
+    fake.release()
+    assert (asking.communicate()[0], asking.returncode) == ("It is in auth.py:3.\n", 0)
