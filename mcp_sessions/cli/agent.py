@@ -110,22 +110,12 @@ async def _asked(
     on_text: OnText | None,
 ) -> Any:
     """The answer; Ctrl-C and SIGTERM end what was asked first."""
-    import anyio
-
     from ..agents.waiting import first_error
-    from ..server.ending import on_signal
+    from ..server.ending import cancelled_by_signal
 
     with first_error():
-        async with anyio.create_task_group() as group:
-
-            def end(_signal: int) -> bool:
-                group.cancel_scope.cancel()
-                return True
-
-            group.start_soon(on_signal, end)
-            answer = await _answer(manager, operation, question, about, invocation_id, on_text)
-            group.cancel_scope.cancel()
-            return answer
+        async with cancelled_by_signal():
+            return await _answer(manager, operation, question, about, invocation_id, on_text)
     raise click.Abort
 
 

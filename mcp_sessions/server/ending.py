@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 
 import anyio
 
@@ -50,14 +50,31 @@ class InFlight:
             scope.cancel()
 
 
-async def on_signal(act: Callable[[int], bool]) -> None:
-    """Call `act` with each signal that asks for the end, until it says that it has heard enough."""
+@asynccontextmanager
+async def cancelled_by_signal() -> AsyncGenerator[None]:
+    """Cancel the block at a signal that asks for the end; what stands behind it goes on. While the block ends, no other
+    one cuts it off. Its errors come in a group.
+    """
+    async with anyio.create_task_group() as group:
+        with anyio.CancelScope() as scope:
+
+            def end(_signal: int) -> None:
+                scope.cancel()
+
+            group.start_soon(on_signal, end)
+            yield
+        group.cancel_scope.cancel()
+
+
+async def on_signal(act: Callable[[int], object]) -> None:
+    """Call `act` with each signal that asks for the end. Cancel it only when all has ended that is not to be cut off:
+    from then on a signal ends the process at once.
+    """
     heeded = [one for one in ENDING if signal.getsignal(one) is not signal.SIG_IGN]
     try:
         with anyio.open_signal_receiver(*heeded) as signals:
             async for caught in signals:
-                if act(caught):
-                    return
+                act(caught)
     except NotImplementedError:
         pass  # Windows: its event loop knows no signals, and Ctrl-C cancels from outside
 

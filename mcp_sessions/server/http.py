@@ -208,13 +208,12 @@ class _Uvicorn(uvicorn.Server):
     def capture_signals(self) -> Generator[None]:
         yield
 
-    def end(self, _caught: int) -> bool:
+    def end(self, _caught: int) -> None:
         # That streams are cut off is no error.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         # Not by `handle_exit`, which the SDK's streams listen to: they would end before what is due on them is sent.
         self.force_exit = self.should_exit  # a second one ends it at once
         self.should_exit = True
-        return False
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         soon(self._give_up)

@@ -44,16 +44,18 @@ GRACE_S = 1.25
 
 async def serve(server: Server[Any], source: BinaryIO, sink: BinaryIO, give_up: Callable[[], None]) -> None:
     """Serve until stdin ends, nobody reads stdout, or SIGTERM or SIGINT comes; calls that were accepted are finished,
-    and answered if that takes little more than a second. Soon after the end `give_up` is called, from a thread, also
-    where this has returned by then: nothing is to wait for other processes any longer.
+    and answered if that takes little more than a second; a second signal cancels them at once. Soon after the end
+    `give_up` is called, from a thread, also where this has returned by then: nothing is to wait for other processes any
+    longer.
     """
     to_server, from_client = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     from_server, to_client = anyio.create_memory_object_stream[SessionMessage](0)
-    due, reading = _Due(), anyio.CancelScope()
+    due, reading, finishing = _Due(), anyio.CancelScope(), anyio.CancelScope()
 
-    def end(_signal: int) -> bool:
+    def end(_signal: int) -> None:
+        if reading.cancel_called:
+            finishing.cancel()
         reading.cancel()
-        return True
 
     async def take_in() -> None:
         async with to_server, from_server.clone() as answers:
@@ -62,7 +64,7 @@ async def serve(server: Server[Any], source: BinaryIO, sink: BinaryIO, give_up: 
                     async for line in lines:
                         await _pass_on(line, to_server, answers, due)
             soon(give_up)
-            with anyio.move_on_after(GRACE_S):
+            with finishing, anyio.move_on_after(GRACE_S):
                 await due.nothing()
 
     async def give_out() -> None:

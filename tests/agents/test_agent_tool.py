@@ -24,7 +24,7 @@ from mcp_sessions.tools import SESSION_TOOLS, Toolbox
 from mcp_sessions.tools.awaiting import invoke_async
 from tests.agents.fakes import EVENTS, RESULT, Fake, commands, gone, lines
 from tests.processes import until
-from tests.server.pipes import Pipe
+from tests.server.pipes import Pipe, program
 from tests.server.ports import Port
 from tests.stores import SetClock
 from tests.tools.desk import Desk
@@ -250,6 +250,26 @@ def test_a_call_that_ends_early_leaves_no_process_and_no_message(
         assert all(map(gone, started))
     assert [record.status for record in desk.records("a", tool="agent_invoke")] == ["cancelled"]
     assert messages(desk, "a") == []
+
+
+def test_signals_that_come_again_end_at_once_what_runs_and_leave_no_process(
+    programs: Path, code: Path, store: Path, desk: Desk
+) -> None:
+    """The second one ended the server alone, and all that it had started went on."""
+    fake = Fake(programs, "claude", children=True, hangs=True)
+    with Pipe(store, command=program("serve_with_grace", *TOOLSETS)) as server:
+        server.shake_hands()
+        server.begin("agent_invoke", operation="explore", prompt="q", session_id="a")
+        started = fake.started()
+
+        def ended() -> bool:
+            server.signal(signal.SIGTERM)
+            return all(map(gone, started)) or server.process.poll() is not None
+
+        until(ended)
+        server.end()
+        assert all(map(gone, started))
+    assert [record.status for record in desk.records("a", tool="agent_invoke")] == ["cancelled"]
 
 
 def test_a_hundred_agents_hold_up_nobody(programs: Path, code: Path, store: Path, desk: Desk) -> None:

@@ -13,6 +13,8 @@ import pytest
 
 from mcp_sessions.manager import SessionManager
 from tests.agents.fakes import RESULT, Fake, gone, lines
+from tests.processes import Child, until
+from tests.storage.programs import hold_lock
 
 from .conftest import ROOT, Program
 from .terminals import on_terminal
@@ -141,6 +143,26 @@ def test_a_question_that_is_given_up_leaves_no_process(by: int, programs: Path, 
     assert all(map(gone, started))
     assert [record.status for record in manager.invocations("mine").items] == ["cancelled"]
     assert manager.metadata("mine").message_count == 0
+
+
+def test_a_second_signal_does_not_cut_off_the_record_of_the_call(
+    programs: Path, place: Path, manager: SessionManager
+) -> None:
+    fake = Fake(programs, "claude", children=True, hangs=True)
+    asking = subprocess.Popen(
+        [sys.executable, "-m", "mcp_sessions", "agent", "explore", "q", "--session", "mine"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+    )
+    started = fake.started()
+    with Child(hold_lock, str(place)) as holder:
+        assert holder.hear() == "locked"
+        asking.send_signal(signal.SIGTERM)
+        until(lambda: all(map(gone, started)))  # so the first one was heard
+        asking.send_signal(signal.SIGTERM)
+        holder.tell()
+        assert asking.wait() == 1
+    assert [record.status for record in manager.invocations("mine").items] == ["cancelled"]
 
 
 def test_a_signal_that_was_ignored_from_the_beginning_ends_nothing(programs: Path, place: Path) -> None:

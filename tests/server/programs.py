@@ -136,6 +136,16 @@ def serve_patiently_over_http(storage: str) -> None:
         anyio.run(http.serve, app, bound, manager.storage.give_up)
 
 
+def serve_with_grace(*args: str) -> None:
+    """`mcp-sessions serve` over stdio that waits at its end for what is in flight, as long as a test lasts."""
+    from mcp_sessions.cli import main
+    from mcp_sessions.server import stdio
+    from tests.processes import LONG_S
+
+    stdio.GRACE_S = 2 * LONG_S
+    main(["serve", *args])
+
+
 def serve_with_files(soft: str, hard: str) -> None:
     """A server over HTTP that may have so many files open: as it is, and if it asks."""
     import resource

@@ -57,21 +57,13 @@ def _run(url: str, folder: Path) -> Account:
     import anyio
     from mcp import MCPError
 
-    from ...server.ending import on_signal
+    from ...server.ending import cancelled_by_signal
     from .promises import RefusedError
     from .story import Demo
 
     async def run() -> Account:
-        async with anyio.create_task_group() as group:
-
-            def end(_signal: int) -> bool:
-                group.cancel_scope.cancel()
-                return True
-
-            group.start_soon(on_signal, end)
-            account = await Demo(url, folder, _say).run()
-            group.cancel_scope.cancel()
-            return account
+        async with cancelled_by_signal():
+            return await Demo(url, folder, _say).run()
         raise click.Abort
 
     try:
