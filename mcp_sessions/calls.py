@@ -315,8 +315,11 @@ class Call:
         )
 
     def _failed(self, error: BaseException) -> Invocation:
-        status = InvocationStatus.ERROR if isinstance(error, Exception) else InvocationStatus.CANCELLED
-        failure = Failure.of(error, plain(self._without_secrets(str(error)), LONGEST_ERROR))
+        if isinstance(error, Exception):
+            status, message = InvocationStatus.ERROR, plain(self._without_secrets(str(error)), LONGEST_ERROR)
+        else:  # its own text tells of the event loop's tasks, and nothing of the call
+            status, message = InvocationStatus.CANCELLED, "The call was cancelled before it ended."
+        failure = Failure.of(error, message)
         try:
             return self._record(status, error=failure)
         except InvalidArgumentError:

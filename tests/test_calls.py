@@ -24,7 +24,7 @@ from mcp_sessions import (
 )
 from mcp_sessions.calls import HEAD, NOTE, REMOVED, REVISION, Call, Number
 from mcp_sessions.errors import StorageBusyError
-from mcp_sessions.models import Change, Invocation, Want, tokens
+from mcp_sessions.models import Change, Failure, Invocation, Want, tokens
 from mcp_sessions.storage import MemorySessionStorage, SessionStorage
 from mcp_sessions.storage.heads import Committed
 from tests.stores import SetClock
@@ -206,8 +206,7 @@ def test_whatever_ends_a_call_from_outside_is_recorded_as_cancelled(
         raise error
     record = _only(manager)
     assert record.status == "cancelled"
-    assert record.error is not None
-    assert record.error.type == type(error).__name__
+    assert record.error == Failure(type=type(error).__name__, message="The call was cancelled before it ended.")
     assert manager.get_value("a", "k") == 0
 
 

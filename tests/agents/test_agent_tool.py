@@ -342,6 +342,9 @@ async def test_over_http_a_client_hears_that_it_goes_on_and_may_give_it_up(
     assert heard[0][0] >= 2
     assert heard[0][1] == 600
     assert messages(desk, "a") == [("user", "q"), ("assistant", RESULT["result"])]
+    cancelled = desk.records("a")[-1].error
+    assert cancelled is not None
+    assert cancelled.message == "The call was cancelled before it ended."
 
 
 # within this process
