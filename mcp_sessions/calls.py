@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
@@ -201,6 +201,12 @@ class Call:
 
     def start(self) -> None:
         """Look whether the call was made before; put a slow one on record as running."""
+        _waited(self.starting())
+
+    def starting(self) -> Iterator[float]:
+        """`start` in steps. After each, that many seconds are to be waited for another call of this id: who awaits them
+        holds no thread meanwhile.
+        """
         if self._given:
             try:
                 checked_id(self.invocation_id, "invocation_id", self.manager.limits.id_chars)
@@ -220,11 +226,11 @@ class Call:
                 self._digest = digest(check_json(self.arguments))
             except ValueError as error:
                 raise InvalidArgumentError(f"The call's arguments: a value {error}.") from None
-            self._take_over(self._recorded())
+            yield from self._take_over(self._recorded())
         if self._slow:
-            self._run()
+            yield from self._run()
 
-    def _run(self) -> None:
+    def _run(self) -> Iterator[float]:
         if self._opens is not None and not self.replayed:
             self._opens()
             self._open()
@@ -235,7 +241,7 @@ class Call:
                 begun = self._store(self._record(InvocationStatus.RUNNING))
             except InvocationRecordedError as other:
                 self._owner = None  # another one of this id runs, or ran
-                self._take_over(other.record)
+                yield from self._take_over(other.record)
             except Exception:
                 self._owner = None  # it never ran
                 raise
@@ -352,7 +358,7 @@ class Call:
                     staged, fills = self.already(other.record), None
                     continue
                 # Two at once: the commit decided, and the other one had it. What was staged here is dropped.
-                self._take_over(other.record)
+                _waited(self._take_over(other.record))
                 if self.replayed:
                     return
                 continue
@@ -414,7 +420,7 @@ class Call:
         found = self.manager.storage.invocations(query).items
         return found[0] if found else None
 
-    def _take_over(self, record: Invocation | None) -> None:
+    def _take_over(self, record: Invocation | None) -> Iterator[float]:
         """Decide by the record of this id: replay it, wait for it, or be its next attempt."""
         end = time.monotonic() + self.manager.wait_s
         while record is not None:
@@ -430,7 +436,7 @@ class Call:
                     if time.monotonic() >= end:
                         raise InvocationRunningError(self.invocation_id, self.tool_name, self.manager.wait_s)
                     self.check_cancelled()
-                    time.sleep(POLL_S)
+                    yield POLL_S
                 else:
                     self.manager.interrupt(record)
                 record = self._recorded()
@@ -572,6 +578,11 @@ class Call:
                 if record.owner is not None and record.status is InvocationStatus.RUNNING:
                     raise
         return storage.commit(None, change.model_copy(update={"as_user": None}))
+
+
+def _waited(steps: Iterable[float]) -> None:
+    for pause_s in steps:
+        time.sleep(pause_s)
 
 
 def _json_or_fault(value: Any) -> Any:

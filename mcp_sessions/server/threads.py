@@ -1,7 +1,4 @@
-"""The threads in which the server asks the core, which blocks.
-
-Only the records of slow and of cancelled calls are written in others: whoever waits for them may have all of these.
-"""
+"""The threads in which the server asks the core, which blocks."""
 
 from __future__ import annotations
 
@@ -26,12 +23,9 @@ class Threads:
         self._reading = anyio.CapacityLimiter(THREADS)
         self._writing = anyio.CapacityLimiter(THREADS)
         self._catching_up = anyio.CapacityLimiter(FEW)
-        self._slow = anyio.CapacityLimiter(THREADS)
 
     def of(self, tool: Tool | None) -> anyio.CapacityLimiter:
         """What bounds the threads in which a tool is called."""
-        if tool is not None and tool.slow:  # it may wait for the end of another one of its key
-            return self._slow
         if tool is None or not tool.reads:
             return self._writing
         return self._catching_up if tool.catches_up else self._reading

@@ -54,16 +54,23 @@ async def invoke_async(
 async def awaited(call: Call, act: Callable[[], Awaitable[Any]], limiter: anyio.CapacityLimiter | None = None) -> Any:
     """Make a slow call that was prepared; its result. `act` gives it, and may stage what is to be committed with it."""
     call.check_cancelled = anyio.from_thread.check_cancelled
-    await _begun(call, call.__enter__, limiter)
-    if call.replayed:
-        return call.result
     try:
+        await _started(call, limiter)
+        if call.replayed:
+            return call.result
         call.result = await act()
     except BaseException as error:
-        await _surely(functools.partial(call.fail, error))
+        await _surely(functools.partial(call.fail, error), limiter)
         raise
-    await _surely(call.finish)
+    await _surely(call.finish, limiter)
     return call.result
+
+
+async def _started(call: Call, limiter: anyio.CapacityLimiter | None) -> None:
+    """Start the call, and hold no thread while it waits for another one of its id."""
+    steps = call.starting()
+    while (pause_s := await anyio.to_thread.run_sync(next, steps, None, limiter=limiter)) is not None:  # noqa: ASYNC110
+        await anyio.sleep(pause_s)  # it may run in another process, which tells nobody when it ends
 
 
 async def _begun(call: Call, begin: Callable[[], R], limiter: anyio.CapacityLimiter | None) -> R:
@@ -83,7 +90,7 @@ async def _begun(call: Call, begin: Callable[[], R], limiter: anyio.CapacityLimi
         raise
 
 
-async def _surely(function: Callable[[], object], limiter: anyio.CapacityLimiter | None = None) -> None:
-    """In a thread, also where the caller has been cancelled; without the limiter, also where all others wait for it."""
+async def _surely(function: Callable[[], object], limiter: anyio.CapacityLimiter | None) -> None:
+    """In a thread, also where the caller has been cancelled."""
     with anyio.CancelScope(shield=True):
         await anyio.to_thread.run_sync(function, limiter=limiter)

@@ -292,7 +292,7 @@ def test_a_hundred_agents_hold_up_nobody(programs: Path, code: Path, store: Path
 def test_a_call_that_is_sent_again_and_again_while_it_runs_is_one_and_holds_up_nobody(
     programs: Path, code: Path, store: Path, desk: Desk
 ) -> None:
-    """Each that waited for the first had a thread of those that write."""
+    """Each that waited for the first had a thread: sixty-four of them stopped all other agents."""
     fake = Fake(programs, "claude", hangs=True)
     call = {
         "name": "agent_invoke",
@@ -301,15 +301,17 @@ def test_a_call_that_is_sent_again_and_again_while_it_runs_is_one_and_holds_up_n
     }
     with Pipe(store, *TOOLSETS) as server:
         server.shake_hands()
-        running = [server.request("tools/call", call) for _ in range(60)]
+        running = [server.request("tools/call", call) for _ in range(70)]
         until(lambda: bool(desk.records(None, tool="agent_invoke", status="running")))
-        server.structured("session_create", session_id="b")
         fake.waits()
         assert sum(str(fake.path) in command for command in commands()) == 1
+        server.begin("agent_invoke", operation="explore", prompt="q", session_id="other")
+        until(lambda: len(desk.records(None, tool="agent_invoke", status="running")) == 2)
+        server.structured("session_create", session_id="b")
         assert not server.has_answered(running)
         server.close_stdin()
         assert server.end() == 0
-    assert len(desk.manager.query().items) == 2
+    assert len(desk.manager.query().items) == 3
     assert {record.status for record in desk.records(None, tool="agent_invoke")} == {"cancelled"}
 
 
