@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from ..models import Id, invalid
 from .executors.base import Executor
 
+T = TypeVar("T")
 PROMPT_CHARS = 200_000
 OUTPUT_BYTES = 16 << 20
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@\[\]-]{0,199}")
@@ -24,7 +26,20 @@ def _name_of_model(text: str) -> str:
     return text
 
 
+def _passable(value: T) -> T:
+    """What can be an argument of a program."""
+    if "\0" in str(value):
+        raise ValueError(f"{str(value)[:80]!r} has a NUL, which no program can be given")
+    try:
+        os.fsencode(str(value))
+    except UnicodeEncodeError:
+        raise ValueError(f"{str(value)[:80]!r} has half of a surrogate pair, which no program can be given") from None
+    return value
+
+
 ModelName = Annotated[str, AfterValidator(_name_of_model)]
+Argument = Annotated[str, AfterValidator(_passable)]
+Place = Annotated[Path, AfterValidator(_passable)]
 
 
 class CLIType(StrEnum):
@@ -54,15 +69,15 @@ class AgentConfig(BaseModel):
     """Whether the executor is told the session's id, and where it is kept."""
     skip_permissions: bool = False
     """Whether a program does what it likes without asking; a program that may not ask does less."""
-    cli_path: Path | None = None
+    cli_path: Place | None = None
     """The program; by default the one of that name on the PATH."""
     timeout: Annotated[float, Field(gt=0)] | None = None
     """Seconds that one answer may take; None: as long as it takes."""
-    cwd: Path | None = None
+    cwd: Place | None = None
     """Where a program runs; by default where this one does."""
-    working_directories: tuple[Path, ...] = ()
+    working_directories: tuple[Place, ...] = ()
     """Other directories that a program may look into."""
-    additional_cli_args: tuple[str, ...] = ()
+    additional_cli_args: tuple[Argument, ...] = ()
     """Given to a program as they stand, before the prompt."""
     tools: tuple[str, ...] = ()
     """Names of tools that the executor may call, where it can: models behind an API."""

@@ -388,6 +388,8 @@ def test_tools_that_are_not_there_and_executors_that_cannot_use_any_are_refused(
         ({"executor": "model:test", "model": "other"}, "is the model already"),
         ({"session_id": "../up"}, "session_id"),
         ({"timeout": 0}, "timeout"),
+        ({"additional_cli_args": ("a\0",)}, "additional_cli_args.*NUL, which no program can be given"),
+        ({"working_directories": ("\ud800",)}, "working_directories.*half of a surrogate pair"),
     ],
 )
 def test_a_configuration_that_cannot_be_is_refused(config: dict[str, Any], told: str) -> None:
