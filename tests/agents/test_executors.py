@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
+import anyio.to_thread
 import pytest
 
+from mcp_sessions._os import end_tree
 from mcp_sessions.agents import AgentConfig, AgentTool, Answer, Scripted, executor_for
 from mcp_sessions.agents.executors import process
 from mcp_sessions.agents.executors.models import ModelExecutor
@@ -133,6 +136,11 @@ async def test_of_codex_the_last_message_is_the_answer_and_its_tokens_are_counte
     assert answer.raw == [*EVENTS, {"type": "new.event"}]
 
 
+async def test_what_codex_overcomes_is_no_failure(programs: Path) -> None:
+    Fake(programs, "codex", stdout=lines({"type": "error", "message": "Reconnecting... 1/5"}, *EVENTS))
+    assert (await answered("codex")).text == TEXT
+
+
 async def test_copilot_reports_nothing_and_so_nothing_is_told(programs: Path) -> None:
     Fake(programs, "copilot", stdout=OUTPUTS["copilot"])
     assert await answered("copilot") == Answer("● It is in auth.py:3.")
@@ -195,6 +203,55 @@ async def test_an_error_tells_no_key_that_the_program_was_given(
     assert "tried [redacted]" in str(failed.value)
 
 
+@pytest.mark.parametrize(
+    "stdout", ["debug: the key is sk-ant-12345", json.dumps({**RESULT, "is_error": True, "result": "bad sk-ant-12345"})]
+)
+async def test_an_error_of_a_program_that_ends_well_tells_no_key_either(
+    stdout: str, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-12345")
+    Fake(programs, "claude", stdout=stdout)
+    with pytest.raises(ExecutorError, match=r"\[redacted\]") as failed:
+        await answered("claude")
+    assert "sk-ant" not in repr(failed.value) + repr(failed.value.answer)
+
+
+async def test_a_value_too_short_for_a_key_is_left_in_errors(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COPILOT_TOKEN", "on")
+    Fake(programs, "copilot", code=1, stderr="no connection")
+    with pytest.raises(ExecutorError, match="no connection"):
+        await answered("copilot")
+
+
+async def deny(_text: str) -> None:
+    raise BrokenPipeError("the terminal is gone")
+
+
+@pytest.mark.parametrize(
+    ("written", "plan", "config", "heard", "told"),
+    [
+        (lines(RESULT), {"hangs": True}, {"timeout": 1.5}, None, r"timed out after 1\.5 seconds and was ended\.$"),
+        (lines(RESULT) + "x" * 9000, {}, {"max_output_bytes": 9000}, None, r"more than 9,000 bytes"),
+        (
+            lines({"type": "stream_event", "event": {"delta": {"type": "text_delta", "text": "It"}}}, RESULT),
+            {},
+            {},
+            deny,
+            r"not heard to its end \(BrokenPipeError: the terminal is gone\)\.$",
+        ),
+    ],
+)
+async def test_what_a_program_had_answered_before_it_was_ended_is_told_with_the_error(
+    written: str, plan: dict[str, Any], config: dict[str, Any], heard: Any, told: str, programs: Path
+) -> None:
+    Fake(programs, "claude", stdout=written, **plan)
+    with pytest.raises(ExecutorError, match=told) as failed:
+        await executor_for(AgentConfig(cli_type="claude", **config)).run("Where?", on_text=heard)
+    assert isinstance(failed.value.answer, Answer)
+    assert (failed.value.answer.text, failed.value.answer.cost) == (TEXT, 0.0787)
+    assert isinstance(failed.value.__cause__, BrokenPipeError) == (heard is not None)
+
+
 async def test_what_a_failed_answer_cost_is_told_with_the_error(programs: Path) -> None:
     Fake(programs, "claude", stdout=json.dumps({**RESULT, "is_error": True, "result": "No."}), code=1, stderr="bye")
     with pytest.raises(ExecutorError) as failed:
@@ -240,14 +297,18 @@ async def test_a_program_runs_where_it_is_told_to(programs: Path, tmp_path: Path
             await answered("copilot", cwd=tmp_path / path)
 
 
-async def test_a_program_that_is_not_there_is_named_and_so_is_the_remedy(tmp_path: Path) -> None:
+async def test_a_program_that_is_not_there_is_named_and_so_is_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ExecutorError, match=r"claude was not found at .*/nowhere. Install it, or say where it is"):
         await answered("claude", cli_path=tmp_path / "nowhere")
     fake = Fake(tmp_path / "else", "my-claude", stdout=OUTPUTS["claude"])
     assert (await answered("claude", cli_path=fake.path)).text == TEXT
+    monkeypatch.chdir(tmp_path)
+    assert (await answered("claude", cli_path="else/my-claude", cwd=tmp_path / "else")).text == TEXT
     (tmp_path / "text").write_text("no program", encoding="utf-8")
     (tmp_path / "text").chmod(0o755)
-    with pytest.raises(ExecutorError, match="text could not be started"):
+    with pytest.raises(ExecutorError, match=r"claude could not be started from /.*/text: Exec"):
         await answered("claude", cli_path=tmp_path / "text")
 
 
@@ -274,13 +335,29 @@ async def test_a_call_that_is_cancelled_leaves_no_process(programs: Path) -> Non
     assert all(map(gone, fake.started()))
 
 
-async def test_a_call_that_is_cancelled_at_any_moment_leaves_no_process(programs: Path) -> None:
-    """One that was cancelled while its program was being started left that running."""
-    fake = Fake(programs, "codex", hangs=True)
-    for number in range(15):
-        with anyio.move_on_after(number * 0.002):
-            await answered("codex")
-    assert not any(str(fake.path) in command for command in commands())
+async def test_a_call_that_is_cancelled_while_its_program_is_being_started_leaves_no_process(programs: Path) -> None:
+    """The program was ended, and what it had started by then went on."""
+    fake = Fake(programs, "codex", deaf=True, children=True, hangs=True)
+    async with anyio.create_task_group() as group:
+        group.start_soon(answered, "codex")
+        while not any(str(fake.path) in command for command in commands()):
+            await anyio.lowlevel.checkpoint()
+        started = fake.started()  # meanwhile the loop stands, so nobody has heard of the process
+        group.cancel_scope.cancel()
+    assert all(map(gone, started))
+
+
+async def test_an_agent_that_a_program_starts_ends_with_that_program(
+    programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(process.MARK, "run_outer")
+    fake = Fake(programs, "codex", children=True, hangs=True)
+    async with anyio.create_task_group() as group:
+        group.start_soon(answered, "codex")
+        started = await anyio.to_thread.run_sync(fake.started)
+        end_tree(started[0], "run_outer")
+        assert all(map(gone, started))  # before the loop hears of it, and ends them itself
+        group.cancel_scope.cancel()
 
 
 async def test_what_a_program_leaves_behind_ends_with_its_answer(programs: Path) -> None:
@@ -320,6 +397,7 @@ async def test_a_program_need_not_read_what_it_is_told(programs: Path) -> None:
         ),
         ("codex", lines(*EVENTS), ["I look.\n", "It is in auth.py:3.\n"]),
         ("copilot", "It is\nin auth.py:3.\n", ["It is\n", "in auth.py:3.\n"]),
+        ("copilot", "It is\n\nin auth.py:3.", ["It is\n", "\n", "in auth.py:3.\n"]),
     ],
 )
 async def test_an_answer_is_told_as_it_comes(cli: str, stdout: str, pieces: list[str], programs: Path) -> None:
@@ -347,6 +425,20 @@ async def test_who_listens_may_take_longer_than_the_program(programs: Path, monk
 
     await executor_for(AgentConfig(cli_type="copilot")).run("Where?", on_text=hear)
     assert heard == ["one\n", "two\n", "three\n"]
+
+
+async def test_how_long_a_listener_takes_is_not_the_programs_time(tmp_path: Path) -> None:
+    program = tmp_path / "copilot"
+    program.write_text("#!/bin/sh\ncat > /dev/null\necho one\necho two\n", encoding="utf-8")
+    program.chmod(0o755)
+    heard: list[str] = []
+
+    async def hear(text: str) -> None:
+        await anyio.sleep(2.1)
+        heard.append(text)
+
+    await executor_for(AgentConfig(cli_path=program, timeout=2)).run("Where?", on_text=hear)
+    assert heard == ["one\n", "two\n"]
 
 
 async def test_programs_take_no_tools_of_ours() -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from ...errors import ExecutorError
 from .base import Answer
 from .program import SHOWN, Program, amount, json_in, no_answer, used
-
-if TYPE_CHECKING:
-    from ..config import AgentConfig
 
 
 class Claude(Program):
@@ -20,17 +17,13 @@ class Claude(Program):
     takes = ("claude",)
     variables = ("ANTHROPIC_*", "CLAUDE_*", "AWS_*", "GOOGLE_*", "CLOUD_ML_REGION", "VERTEX_*")
 
-    def options(self, config: AgentConfig, *, streams: bool) -> list[str]:
+    def options(self, *, streams: bool) -> list[str]:
         options = ["--print", "--output-format", "json"]
         if streams:
             options = ["--print", "--output-format", "stream-json", "--verbose", "--include-partial-messages"]
-        if config.skip_permissions:
+        if self._config.skip_permissions:
             options.append("--dangerously-skip-permissions")
-        if config.model is not None:
-            options += ["--model", config.model]
-        for directory in config.working_directories:
-            options += ["--add-dir", str(directory)]
-        return [*options, *config.additional_cli_args]
+        return options
 
     def piece(self, line: str) -> str:
         for event in _events(line):

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...errors import ExecutorError
 from ...models import TokenUsage
 from .base import Answer
 from .program import SHOWN, Program, json_in, no_answer, used
-
-if TYPE_CHECKING:
-    from ..config import AgentConfig
 
 
 class Codex(Program):
@@ -20,18 +17,15 @@ class Codex(Program):
     name = "codex"
     takes = ("gpt",)
     variables = ("OPENAI_*", "CODEX_*", "AZURE_OPENAI_*")
+    ending = ("-",)
 
-    def options(self, config: AgentConfig, *, streams: bool) -> list[str]:  # noqa: ARG002 - it always tells as it goes
+    def options(self, *, streams: bool) -> list[str]:  # noqa: ARG002 - it always tells as it goes
         options = ["exec", "--json", "--skip-git-repo-check"]
-        if config.skip_permissions:
+        if self._config.skip_permissions:
             options.append("--dangerously-bypass-approvals-and-sandbox")
         else:
             options += ["--sandbox", "read-only"]
-        if config.model is not None:
-            options += ["--model", config.model]
-        for directory in config.working_directories:
-            options += ["--add-dir", str(directory)]
-        return [*options, *config.additional_cli_args, "-"]
+        return options
 
     def piece(self, line: str) -> str:
         return "".join(f"{text}\n" for text in map(_said, _events(line)) if text)

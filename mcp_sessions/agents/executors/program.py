@@ -6,6 +6,7 @@ import json
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -44,6 +45,8 @@ class Program(ABC):
     """The families of models."""
     variables: ClassVar[tuple[str, ...]] = ()
     """What it gets of the environment beside the usual."""
+    ending: ClassVar[tuple[str, ...]] = ()
+    """Its last arguments."""
 
     def __init__(self, config: AgentConfig) -> None:
         self._config = config
@@ -55,8 +58,8 @@ class Program(ABC):
             )
 
     @abstractmethod
-    def options(self, config: AgentConfig, *, streams: bool) -> list[str]:
-        """Its arguments, the program itself left out."""
+    def options(self, *, streams: bool) -> list[str]:
+        """How it answers, and what it may do."""
 
     @abstractmethod
     def answer(self, output: str) -> Answer:
@@ -75,25 +78,31 @@ class Program(ABC):
             raise InvalidArgumentError(f"cwd {config.cwd} is no directory. Name one that is there.", argument="cwd")
 
         env = process.passed((*self.variables, *config.env))
-
-        async def tell(line: bytes) -> None:
-            assert on_text is not None
-            if text := self.piece(line.decode(errors="replace")):
-                await on_text(text)
-
         ran = await process.run(
-            [self._path(), *self.options(config, streams=on_text is not None)],
+            self._argv(streams=on_text is not None),
             prompt,
+            name=self.name,
             env=env,
             cwd=config.cwd,
             timeout_s=config.timeout,
             most_bytes=config.max_output_bytes,
-            on_line=None if on_text is None else tell,
+            on_line=None if on_text is None else self._told_to(on_text),
         )
-        output = ran.stdout.decode(errors="replace")
-        if ran.code == 0:
-            return await anyio.to_thread.run_sync(self.answer, output)  # megabytes of it may be JSON
-        raise await anyio.to_thread.run_sync(self._failed, ran.code, ran.stderr, output, env)
+        return await anyio.to_thread.run_sync(self._answer, ran, env)  # megabytes of it may be JSON
+
+    def _argv(self, *, streams: bool) -> list[str]:
+        config = self._config
+        model = [] if config.model is None else ["--model", config.model]
+        directories = [part for path in config.working_directories for part in ("--add-dir", str(path))]
+        options = self.options(streams=streams)
+        return [self._path(), *options, *model, *directories, *config.additional_cli_args, *self.ending]
+
+    def _told_to(self, on_text: OnText) -> process.OnLine:
+        async def tell(line: bytes) -> None:
+            if text := self.piece(line.decode(errors="replace")):
+                await on_text(text)
+
+        return tell
 
     def _path(self) -> str:
         path = self._config.cli_path
@@ -105,22 +114,33 @@ class Program(ABC):
             )
         return str(Path(found).absolute())  # where it runs, a relative path would be another one
 
-    def _failed(self, code: int, stderr: str, output: str, env: Mapping[str, str]) -> ExecutorError:
-        """The error for an exit code, with what its output tells of the cause, and of the cost; without its keys."""
-        redactor = Redactor()
-        for name, value in env.items():
+    def _answer(self, ran: process.Ran, env: Mapping[str, str]) -> Answer:
+        output = ran.stdout.decode(errors="replace")
+        if ran.code == 0 and not ran.fault:
+            with suppress(ExecutorError):
+                return self.answer(output)
+        redactor, stderr = Redactor(), ran.stderr
+        for name, value in env.items():  # an error is read by others than who has the keys
             if len(value) >= SECRET_CHARS and redactor.is_secret(name):
                 stderr, output = stderr.replace(value, REDACTED), output.replace(value, REDACTED)
-        why, answer = "", None
+        raise self._failed(ran, stderr, output) from ran.cause
+
+    def _failed(self, ran: process.Ran, stderr: str, output: str) -> ExecutorError:
+        """Why there is no answer, with what the output tells of the cause, and of the cost."""
+        answer: Answer | None = None
+        why = ""
         try:
             answer = self.answer(output)
         except ExecutorError as error:
-            if error.answer is not None:
+            if ran.code == 0 and not ran.fault:
+                return error
+            if isinstance(error.answer, Answer):
                 why, answer = str(error), error.answer
-        said = "\n".join(part for part in (why, stderr or output.strip()[-SHOWN:]) if part)
+        tail = "" if ran.fault else output.strip()[-SHOWN:]
+        said = "\n".join(part for part in (why, stderr or tail) if part)
         return ExecutorError(
-            f"{self.name} failed with exit code {code}" + (f": {said}" if said else "."),
-            exit_code=code,
+            f"{self.name} {ran.fault or f'failed with exit code {ran.code}'}" + (f": {said}" if said else "."),
+            exit_code=ran.code,
             stderr=stderr,
             answer=answer,
         )
