@@ -284,6 +284,9 @@ class Call:
         except StorageError as failure:
             log.warning("Invocation %s (%s) could not be recorded: %s", self.invocation_id, self.tool_name, failure)
             error.add_note(f"The call could not be recorded: {failure}")
+            if self._owner is not None:  # it is on record as running, and nobody else may take its id
+                with suppress(StorageError):  # this manager is closed
+                    self.manager.reads.add(self._failed(error))
         error.add_note(f"{NOTED}{self.invocation_id}")
 
     def _fail(self, error: BaseException) -> None:

@@ -148,6 +148,7 @@ class InvocationRecordedError(SessionsError):
     def __init__(self, record: Invocation) -> None:
         super().__init__(f"Invocation {record.invocation_id} is recorded as {record.status.value}.")
         self.record = record
+        self.invocation_id = record.invocation_id
 
 
 class UnknownToolError(SessionsError, LookupError):

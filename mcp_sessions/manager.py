@@ -738,11 +738,11 @@ class SessionManager:
         waiting, error = self.reads.waiting
         if error:
             after = "see to what it says; they are written then"
-            findings.append(Finding(level="fault", what=f"{waiting:,} records of reads wait", detail=error, next=after))
+            findings.append(Finding(level="fault", what=f"{waiting:,} records wait", detail=error, next=after))
         return findings
 
     def close(self) -> None:
-        """Write the records of reads that wait, then close the storage. Raises StorageError where they cannot be."""
+        """Write the records that wait, then close the storage. Raises StorageError where they cannot be."""
         try:
             self.reads.close()
         finally:

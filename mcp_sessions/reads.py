@@ -1,7 +1,8 @@
 """Reads, recorded in the background: a queue that is written within a second, and never dropped silently.
 
 A read does not wait for a disk. When 10,000 records wait, readers wait too; what could not be written stays
-queued and is tried again, and once it is written the delay is on record as well, for `doctor` to show.
+queued and is tried again, and once it is written the delay is on record as well, for `doctor` to show. The end of a
+slow call that the store refused is queued here too.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from itertools import islice
 
-from .errors import SessionNotFoundError, StorageError
+from .errors import InvocationConflictError, InvocationRecordedError, SessionNotFoundError, StorageError
 from .models import Change, Failure, Invocation, InvocationStatus, Want
 from .session import Clock
 from .storage import SessionStorage
@@ -46,7 +47,7 @@ class _Queue:
 
 
 class ReadLog:
-    """Records of reads on their way to the store."""
+    """Records on their way to the store."""
 
     def __init__(self, storage: SessionStorage, clock: Clock, make_id: Callable[[str], str]) -> None:
         self._storage = storage
@@ -153,7 +154,7 @@ class ReadLog:
         try:
             self.close()
         except StorageError:
-            log.exception("%d records of reads were lost at exit", self.waiting[0])
+            log.exception("%d records were lost at exit", self.waiting[0])
 
     def _flush(self, here: _Queue, batch: Sequence[Invocation]) -> None:
         late = [] if here.failed_since is None else [self._delay(here, here.failed_since, len(here.records))]
@@ -164,7 +165,7 @@ class ReadLog:
             here.failure = _own(error)
             here.failures += 1
             # No traceback: a full disk brings one such line a second.
-            log.error("%d records of reads could not be written, and stay queued: %s", len(here.records), error)  # noqa: TRY400 - where it was raised says nothing more
+            log.error("%d records could not be written, and stay queued: %s", len(here.records), error)  # noqa: TRY400 - where it was raised says nothing more
             raise
         here.failed_since = here.failure = None
         with here.lock:
@@ -173,9 +174,11 @@ class ReadLog:
             here.lock.notify_all()
 
     def _write(self, batch: Sequence[Invocation]) -> None:
-        """One commit: each record in its session, if that is there and the caller's, else without one."""
+        """One commit: each record in its session, if that is there and the caller's, else without one. Left out is the
+        end of a call that is not on record as running any more.
+        """
         gone: set[tuple[str, str | None]] = set()
-        while True:
+        while batch:
             loose: list[Invocation] = []
             placed: dict[tuple[str, str | None], list[Invocation]] = {}
             for record in batch:
@@ -193,6 +196,8 @@ class ReadLog:
                 self._storage.commit(None, Change(at=at, records=tuple(loose), also=also))
             except SessionNotFoundError as error:
                 gone |= {place for place in placed if place[0] == error.session_id and not self._is_there(*place)}
+            except (InvocationConflictError, InvocationRecordedError) as error:
+                batch = [record for record in batch if record.invocation_id != error.invocation_id]
             else:
                 return
 

@@ -165,6 +165,22 @@ def read_on_a_full_disk(path: str) -> None:
     manager.close()
 
 
+def fail_on_a_full_disk(path: str) -> None:
+    """A slow call that finds the disk full at its end; then there is room, and the process lives on."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with opened(path) as manager:
+        try:
+            with manager.call("say", "a", {"text": "hello"}, invocation_id="i1", slow=True) as call:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (Path(path + "-wal").stat().st_size, hard))
+                call.draft.add_message("user", "hello")
+        except StorageError as error:
+            say(error.__notes__)
+        hear()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        hear()
+
+
 def end_on_a_full_disk(path: str) -> None:
     """Record a read when nothing can be written, and end."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

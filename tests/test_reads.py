@@ -9,6 +9,8 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -215,6 +217,41 @@ def test_reads_of_a_session_deleted_meanwhile_are_kept_without_one(clock: SetClo
         }
 
 
+@pytest.mark.parametrize("meanwhile", ["committed", "deleted", "made anew"])
+def test_the_end_of_a_slow_call_that_comes_too_late_holds_up_no_read(clock: SetClock, meanwhile: str) -> None:
+    """The store refused it: but the call's commit went through, or its session is gone, or its id is another call's."""
+
+    class Full(Gated):
+        def commit(self, session_id: str | None, change: Change) -> Committed:
+            if session_id is not None and self.refusing:
+                if change.messages and meanwhile == "committed":
+                    super().commit(session_id, change)
+                raise StorageError("the disk is full")
+            return super().commit(session_id, change)
+
+    storage = Full()
+    manager = SessionManager(storage, clock=clock)
+    manager.create_session("a")
+    call = partial(manager.call, "agent", "a", {}, invocation_id="i1", slow=True)
+    with pytest.raises(StorageError), call() as refused:
+        refused.draft.add_message("user", "x")
+        storage.refusing = True
+    _read(manager, None)
+    storage.refusing = False
+    if meanwhile != "committed":
+        manager.delete_session("a")
+    if meanwhile == "made anew":
+        manager.create_session("a")
+        with suppress(RuntimeError), call():
+            raise RuntimeError
+        call().start()
+    storage.open.set()
+    manager.reads.flush()
+    statuses = {record.tool_name: record.status for record in manager.invocations().items}
+    of_the_call = {"committed": {"agent": "ok"}, "deleted": {}, "made anew": {"agent": "running"}}
+    assert statuses == {"look": "ok", **of_the_call[meanwhile]}
+
+
 def test_a_failed_read_of_another_users_session_is_not_put_into_it(manager: SessionManager) -> None:
     manager.create_session("anns", user_id="ann")
     _read(manager, "anns", "anns look", "ann")
@@ -294,9 +331,9 @@ def test_what_could_not_be_written_stays_queued_and_its_delay_is_on_record(
         _read(manager)
         with pytest.raises(StorageError, match="the disk is full"):
             manager.invocations("a")
-        assert "records of reads could not be written, and stay queued: the disk is full" in caplog.text
+        assert "records could not be written, and stay queued: the disk is full" in caplog.text
         fault = manager.check()[-1]
-        assert (fault.level, fault.what, fault.detail) == ("fault", "1 records of reads wait", "the disk is full")
+        assert (fault.level, fault.what, fault.detail) == ("fault", "1 records wait", "the disk is full")
         clock.go_on(minutes=5)
         storage.refusing = False
         assert [record.tool_name for record in manager.invocations("a").items] == ["look"]
@@ -377,7 +414,7 @@ def test_a_store_that_was_removed_is_said_so_and_goes_on_when_it_is_back(
 def test_reads_that_are_lost_at_exit_are_not_lost_in_silence(path: str) -> None:
     with Child(end_on_a_full_disk, path) as child:
         assert child.end() == 0
-        assert "1 records of reads were lost at exit" in child.errors()
+        assert "1 records were lost at exit" in child.errors()
     with opened(path) as manager:
         assert _tools(manager) == []
 

@@ -25,8 +25,8 @@ from mcp_sessions._os import FileLock
 from mcp_sessions.calls import HEAD, Call, Number
 from mcp_sessions.models import Change, Invocation, InvocationStatus, Limits
 from mcp_sessions.storage import MemorySessionStorage, SessionStorage
-from tests.processes import Child
-from tests.programs import call_once, interrupted_in_its_commit, opened, run_slowly
+from tests.processes import Child, until
+from tests.programs import call_once, fail_on_a_full_disk, interrupted_in_its_commit, opened, run_slowly
 from tests.stores import SetClock
 
 
@@ -487,6 +487,19 @@ def test_a_slow_call_is_on_record_as_running_for_other_processes(path: str) -> N
         assert child.hear()[0] == "ended"
         assert (_record(manager).status, manager.get_value("a", "answer")) == ("ok", 42)
         child.ends_well()
+
+
+def test_a_call_whose_end_the_store_refused_ends_when_there_is_room(path: str) -> None:
+    """It stood there as running, and could not be made again, as long as its process lived."""
+    with Child(fail_on_a_full_disk, path) as child, opened(path) as manager:
+        assert child.hear()[0].startswith("The call could not be recorded: ")
+        assert _record(manager).status == "running"
+        child.tell()
+        until(lambda: _record(manager).status == "error")
+        assert _say(manager).result["seq"] == 1
+        assert _record(manager).attempt == 2
+        child.tell()
+        assert child.end() == 0
 
 
 def test_a_killed_processs_running_call_becomes_interrupted_and_runs_again(path: str) -> None:

@@ -107,7 +107,7 @@ def session_invocations(
     if more is not None:
         result["next_cursor"] = more
     if waiting:
-        result["note"] = f"{waiting:,} records of reads are not among them: the store takes none now. They wait."
+        result["note"] = f"{waiting:,} records are not among them: the store takes none now. They wait."
     return result
 
 

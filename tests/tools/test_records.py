@@ -76,7 +76,7 @@ def test_on_a_full_disk_all_that_is_stored_is_listed_and_found(tmp_path: Path) -
         while "note" not in (result := desk("session_invocations", **asked)):
             desk("session_get", session_id="a")
         waiting = manager.reads.waiting[0]
-        assert result["note"].startswith(f"{waiting - 1} records of reads are not among them: ")
+        assert result["note"].startswith(f"{waiting - 1} records are not among them: ")
         assert "git_log" in [record["tool_name"] for record in result["invocations"]]
         assert desk("session_search", text="stripe")["hits"][0]["seq"] == 1
         disk.give_back()
