@@ -99,6 +99,8 @@ class Call:
     already: Callable[[Invocation], Any] | None = None
     """The result where a record drafted here, of a call made elsewhere, is on record already."""
     replayed = False
+    paid: str | None = None
+    """What was answered and has cost something: its record keeps it where nothing else of the call can be stored."""
     check_cancelled: Callable[[], object] = staticmethod(_never)
     """Raises where the caller has given the call up: asked until the commit, and while it waits for another call."""
     progress: Callable[[float, float | None], object] = staticmethod(_unheard)
@@ -287,6 +289,9 @@ class Call:
             if self._owner is not None:  # it is on record as running, and nobody else may take its id
                 with suppress(StorageError):  # this manager is closed
                     self.manager.reads.add(self._failed(error))
+        else:
+            if self.paid is not None:
+                error.add_note("What was answered is kept as the result of its record.")
         error.add_note(f"{NOTED}{self.invocation_id}")
 
     def _fail(self, error: BaseException) -> None:
@@ -330,7 +335,7 @@ class Call:
             status, message = InvocationStatus.CANCELLED, "The call was cancelled before it ended."
         failure = Failure.of(error, message)
         try:
-            return self._record(status, error=failure)
+            return self._record(status, result=self.paid, error=failure)
         except InvalidArgumentError:
             # What the tool says it used cannot be recorded; that it failed must be.
             self.model = self.token_usage = self.cost = None
@@ -530,7 +535,7 @@ class Call:
     def _kept_result(self, result: Any, limit: int) -> tuple[Any, bool]:
         """The result as the record keeps it, and whether it is too long to be given again."""
         redactor = self.manager.redactor
-        if not self._given:
+        if not self._given and self.paid is None:
             return redactor.bounded(result, limit), False
         whole = redactor.kept(result, shorten=False)
         text = encode(whole)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import anyio.to_thread
 
@@ -20,7 +20,7 @@ from ..calls import Call
 from ..drafts import checked_text
 from ..errors import ExecutorError, SessionEndedError, SessionExistsError
 from ..manager import SessionManager
-from ..models import MOST_TOKENS, MOST_USD, ConversationMessage, SessionStatus
+from ..models import ConversationMessage, SessionStatus, TokenUsage, tokens
 from ..records import plain
 from ..storage import FileSystemSessionStorage, MemorySessionStorage
 from ..tools import SESSION_TOOLS, Toolbox
@@ -28,7 +28,7 @@ from ..tools.awaiting import awaited
 from . import prompts
 from .config import AgentConfig
 from .executors import executor_for
-from .executors.base import Answer, Executor, OnText
+from .executors.base import Answer, Executor, OnText, amount, count
 from .lending import check_names, lent
 
 T = TypeVar("T")
@@ -151,6 +151,7 @@ class SpecializedAgent(ABC):
         tools = lent(self._toolbox, self.config.tools, call, self.session_manager, f"agent:{self.name}")
         try:
             answer = await self.executor.run(whole, tools=tools, on_text=on_text)
+            self._refuse_none(answer)
         except ExecutorError as error:
             if isinstance(error.answer, Answer):  # it did not answer, and what it did is to be paid
                 _count(call, _storable(error.answer))
@@ -223,6 +224,15 @@ class SpecializedAgent(ABC):
             system = f"{system}\n\n{self._where(session_id)}"
         return prompts.build(system, said, context, prompt, self.config.max_prompt_chars)
 
+    def _refuse_none(self, answer: object) -> None:
+        """Executors are written by others, too."""
+        name = self.executor.name
+        if not isinstance(answer, Answer):
+            raise ExecutorError(f"{name} answered with {type(answer).__name__}, which is no Answer.")
+        text = cast("object", answer.text)
+        if not isinstance(text, str) or not text.strip():
+            raise ExecutorError(f"{name} answered without a text.", answer=answer)
+
     def _refuse_long(self, text: str) -> None:
         most = self.session_manager.limits.message_bytes
         if (size := len(text.encode())) > most:
@@ -243,15 +253,25 @@ def _manager(config: AgentConfig) -> SessionManager:
 
 
 def _storable(answer: Answer) -> Answer:
-    """It without what no store keeps, as half an emoji."""
-    model = answer.model and plain(answer.model, MODEL_CHARS)
-    cost = answer.cost if answer.cost is not None and 0 <= answer.cost <= MOST_USD else None
-    usage = answer.usage
-    if usage is not None:
-        counts = usage["input"], usage["output"], usage["cache_read"], usage["cache_write"]
-        usage = usage if all(0 <= count <= MOST_TOKENS for count in counts) else None
-    return replace(answer, text=plain(answer.text, len(answer.text)), model=model, cost=cost, usage=usage)
+    """It without what no store keeps, as half an emoji, and without reports that cannot be."""
+    text, model = cast("tuple[object, object]", (answer.text, answer.model))
+    return replace(
+        answer,
+        text=plain(text, len(text)) if isinstance(text, str) else "",
+        model=plain(model, MODEL_CHARS) if isinstance(model, str) else None,
+        cost=amount(answer.cost),
+        usage=_countable(answer.usage),
+    )
+
+
+def _countable(usage: object) -> TokenUsage | None:
+    if not isinstance(usage, Mapping):
+        return None
+    reported = cast("Mapping[str, Any]", usage)
+    counts = {name: count(reported.get(name)) for name in tokens()}
+    return None if None in counts.values() else cast("TokenUsage", counts)
 
 
 def _count(call: Call, answer: Answer) -> None:
     call.model, call.token_usage, call.cost = answer.model or call.model, answer.usage, answer.cost
+    call.paid = answer.text or None

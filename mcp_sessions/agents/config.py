@@ -37,7 +37,14 @@ def _passable(value: T) -> T:
     return value
 
 
+def _not_a_class(executor: T) -> T:
+    if isinstance(executor, type):
+        raise ValueError(f"{executor.__name__} is the class: give an executor of it")
+    return executor
+
+
 ModelName = Annotated[str, AfterValidator(_name_of_model)]
+Asked = Annotated[Executor, AfterValidator(_not_a_class)]
 Argument = Annotated[str, AfterValidator(_passable)]
 Place = Annotated[Path, AfterValidator(_passable)]
 
@@ -58,7 +65,7 @@ class AgentConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
 
     cli_type: CLIType = CLIType.COPILOT
-    executor: Executor | str | None = Field(default=None, union_mode="left_to_right")
+    executor: Asked | str | None = Field(default=None, union_mode="left_to_right")
     model: ModelName | None = None
     """None: the one that the executor takes by itself."""
     session_id: Id | None = None

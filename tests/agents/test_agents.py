@@ -137,6 +137,8 @@ async def test_a_question_that_cannot_be_kept_is_not_asked() -> None:
     with greeter(["a"]) as agent:
         with pytest.raises(LimitError):
             await agent.invoke("x" * 2_000_000)
+        with pytest.raises(LimitError):
+            await agent.invoke("x" * 2_000_000, include_history=False)
         for context in ("\ud83d", "x" * (17 << 20)):
             with pytest.raises((InvalidArgumentError, LimitError), match="context"):
                 await agent.invoke("q", context)
@@ -147,7 +149,9 @@ async def test_an_answer_that_cannot_be_kept_is_on_record_with_its_cost() -> Non
     with greeter([Answer("x" * 2_000_000, cost=0.5), Answer("half an emoji: \ud83d", "m" * 5000)]) as agent:
         with pytest.raises(ExecutorError, match="answered 2,000,000 bytes"):
             await agent.invoke("q")
-        assert [(record.status, record.cost) for record in records(agent)] == [("error", 0.5)]
+        (record,) = records(agent)
+        assert (record.status, record.cost) == ("error", 0.5)
+        assert record.result["chars"] == 2_000_002  # as JSON
         assert await agent.invoke("q") == "half an emoji: ?"
 
 
@@ -192,28 +196,108 @@ async def test_a_price_that_is_not_reported_is_estimated_and_never_nothing() -> 
 
 async def test_an_answer_that_tells_no_price_counts_as_one_of_which_it_is_not_known() -> None:
     failed = ExecutorError("No.", answer=None)
-    with greeter(["a", failed, Answer("b", cost=float("nan")), Answer("c", cost=-1.0)]) as agent:
+    with greeter(["a", failed, Answer("b", cost=float("nan")), Answer("c", cost=1e7), Answer("d", cost="1")]) as agent:
         await agent.invoke("q")
         with pytest.raises(ExecutorError):
             await agent.invoke("q")
-        await agent.batch_invoke(["q", "q"])
-        assert [record.cost for record in records(agent)] == [None] * 4
+        await agent.batch_invoke(["q", "q", "q"])
+        assert [record.cost for record in records(agent)] == [None] * 5
         head = agent.session_manager.metadata("default")
-        assert (head.unpriced_invocations, head.estimated_cost) == (4, 0)
+        assert (head.unpriced_invocations, head.estimated_cost) == (5, 0)
 
 
 async def test_a_call_that_fails_leaves_its_record_with_its_cost_and_no_message() -> None:
-    spent = ExecutorError("It did not work.", exit_code=1, answer=Answer("", "gpt-4o", tokens(1, 1), 0.5))
+    spent = ExecutorError("It did not work.", exit_code=1, answer=Answer("Half of it.", "gpt-4o", tokens(1, 1), 0.5))
     with greeter([spent, "Error: is the name of the class."]) as agent:
         with pytest.raises(ExecutorError, match="did not work"):
             await agent.invoke("q")
         assert agent.get_session_history() == []
         (record,) = records(agent)
-        assert (record.status, record.cost) == ("error", 0.5)
+        assert (record.status, record.cost, record.result) == ("error", 0.5, "Half of it.")
         assert record.error is not None
         assert record.error.type == "ExecutorError"
         await agent.invoke("why?")  # an answer is an answer, whatever it begins with
         assert agent.get_session_history()[1]["content"] == "Error: is the name of the class."
+
+
+def complete(manager: SessionManager) -> None:
+    manager.complete_session("default")
+
+
+def delete(manager: SessionManager) -> None:
+    manager.delete_session("default")
+
+
+def recreate(manager: SessionManager) -> None:
+    manager.delete_session("default")
+    manager.create_session("default")
+
+
+@pytest.mark.parametrize("meanwhile", [complete, delete, recreate])
+async def test_an_answer_for_which_the_session_is_no_longer_there_is_kept_in_its_record(meanwhile: Any) -> None:
+    long = "A paid answer. " * 1000
+
+    def act(_prompt: str, _tools: Sequence[AgentTool]) -> Answer:
+        meanwhile(agent.session_manager)
+        return Answer(long, cost=0.5)
+
+    with greeter(act) as agent:
+        with pytest.raises((SessionEndedError, SessionNotFoundError)) as failed:
+            await agent.invoke("q")
+        assert "What was answered is kept as the result of its record." in failed.value.__notes__
+        (record,) = agent.session_manager.invocations().items
+        assert (record.status, record.cost, record.result) == ("error", 0.5, long)
+
+
+class Foreign:
+    """An executor that somebody wrote in a hurry."""
+
+    name = "foreign"
+
+    def __init__(self, answer: Any) -> None:
+        self._answer = answer
+
+    async def run(self, _prompt: str, **_how: Any) -> Any:
+        return self._answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "told", "cost"),
+    [
+        ("text", "foreign answered with str, which is no Answer", None),
+        (None, "foreign answered with NoneType, which is no Answer", None),
+        (Answer(None, cost=0.5), "foreign answered without a text", 0.5),  # pyright: ignore[reportArgumentType]
+        (Answer(" \n", cost=0.5), "foreign answered without a text", 0.5),
+    ],
+)
+async def test_what_is_no_answer_of_an_executor_is_an_error_that_keeps_its_cost(
+    answer: Any, told: str, cost: float | None
+) -> None:
+    with Greeter(AgentConfig(executor=Foreign(answer))) as agent:
+        with pytest.raises(ExecutorError, match=told):
+            await agent.invoke("q")
+        assert [(record.status, record.cost) for record in records(agent)] == [("error", cost)]
+        assert agent.get_session_history() == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"model": 5},
+        {"usage": {"input": 1}},
+        {"usage": [1, 1, 0, 0]},
+        {"usage": tokens(1, 1) | {"input": 1.5}},
+        {"usage": tokens(10**12 + 1, 1)},
+    ],
+)
+async def test_of_what_is_reported_wrongly_the_rest_is_kept(wrong: dict[str, Any]) -> None:
+    report: dict[str, Any] = {"model": "gpt-4o", "usage": tokens(3, 2), "cost": 0.5}
+    with Greeter(AgentConfig(executor=Foreign(Answer("a", **(report | wrong))))) as agent:
+        assert await agent.invoke("q") == "a"
+        (record,) = records(agent)
+        assert record.cost == 0.5
+        assert record.model == ("foreign" if "model" in wrong else "gpt-4o")
+        assert record.token_usage == (None if "usage" in wrong else tokens(3, 2))
 
 
 async def test_a_call_that_is_cancelled_leaves_its_record_and_no_message() -> None:
@@ -384,6 +468,7 @@ def test_tools_that_are_not_there_and_executors_that_cannot_use_any_are_refused(
         ({"model": "--dangerous"}, "'--dangerous' is no name of a model: letters"),
         ({"model": "gpt-5\n"}, "is no name of a model"),
         ({"cli_type": "vim"}, "cli_type"),
+        ({"executor": Scripted}, "Scripted is the class: give an executor of it"),
         ({"executor": "vim"}, "claude, codex, copilot"),
         ({"executor": "model:test", "model": "other"}, "is the model already"),
         ({"session_id": "../up"}, "session_id"),

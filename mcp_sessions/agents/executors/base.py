@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from ...models import TokenUsage
+from ...models import MOST_TOKENS, MOST_USD, TokenUsage
 
 OnText = Callable[[str], Awaitable[None]]
 """Is told what was said so far, a piece at a time, by executors that hear it piece by piece."""
@@ -52,3 +52,15 @@ class Executor(Protocol):
         Where it is cancelled, nothing of it goes on.
         """
         ...
+
+
+def count(value: Any) -> int | None:
+    """A number of tokens that is reported; None where it is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS else None
+
+
+def amount(value: Any) -> float | None:
+    """USD that is reported; None where it is no amount."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= MOST_USD:
+        return float(value)
+    return None

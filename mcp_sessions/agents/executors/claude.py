@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from ...errors import ExecutorError
-from .base import Answer
-from .program import SHOWN, Program, amount, json_in, no_answer, used
+from .base import Answer, amount
+from .program import SHOWN, Program, json_in, no_answer, used
 
 
 class Claude(Program):

@@ -14,10 +14,10 @@ import anyio.to_thread
 
 from ..._json import decode
 from ...errors import ExecutorError, InvalidArgumentError
-from ...models import MOST_TOKENS, MOST_USD, TokenUsage, tokens
+from ...models import TokenUsage, tokens
 from ...records import REDACTED, Redactor
 from . import process
-from .base import AgentTool, Answer, OnText
+from .base import AgentTool, Answer, OnText, count
 
 if TYPE_CHECKING:
     from ..config import AgentConfig
@@ -156,18 +156,6 @@ def json_in(text: str) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError(str(error)) from None
-
-
-def count(value: Any) -> int | None:
-    """A number of tokens that a program reports; None where it is none."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS else None
-
-
-def amount(value: Any) -> float | None:
-    """USD that a program reports; None where it is no amount."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= MOST_USD:
-        return float(value)
-    return None
 
 
 def used(usage: Any, *, read: str, written: str, apart: bool) -> TokenUsage | None:
