@@ -114,7 +114,7 @@ async def _asked(
     from ..server.ending import cancelled_by_signal
 
     with first_error():
-        async with cancelled_by_signal():
+        async with cancelled_by_signal(manager.storage.give_up):
             return await _answer(manager, operation, question, about, invocation_id, on_text)
     raise click.Abort
 

@@ -51,15 +51,18 @@ class InFlight:
 
 
 @asynccontextmanager
-async def cancelled_by_signal() -> AsyncGenerator[None]:
+async def cancelled_by_signal(give_up: Callable[[], None] | None = None) -> AsyncGenerator[None]:
     """Cancel the block at a signal that asks for the end; what stands behind it goes on. While the block ends, no other
-    one cuts it off. Its errors come in a group.
+    one cuts it off; soon `give_up` is called, from a thread, so that it waits for no other process. Its errors come in
+    a group.
     """
     async with anyio.create_task_group() as group:
         with anyio.CancelScope() as scope:
 
             def end(_signal: int) -> None:
                 scope.cancel()
+                if give_up is not None:
+                    soon(give_up)
 
             group.start_soon(on_signal, end)
             yield

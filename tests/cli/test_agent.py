@@ -145,14 +145,17 @@ def test_a_question_that_is_given_up_leaves_no_process(by: int, programs: Path, 
     assert manager.metadata("mine").message_count == 0
 
 
-def test_a_second_signal_does_not_cut_off_the_record_of_the_call(
+def test_at_its_end_it_is_not_cut_off_by_a_second_signal_and_waits_for_no_other_process(
     programs: Path, place: Path, manager: SessionManager
 ) -> None:
+    """The second signal ended the command alone, and what the first one had to end went on."""
     fake = Fake(programs, "claude", children=True, hangs=True)
     asking = subprocess.Popen(
         [sys.executable, "-m", "mcp_sessions", "agent", "explore", "q", "--session", "mine"],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
     )
     started = fake.started()
     with Child(hold_lock, str(place)) as holder:
@@ -160,9 +163,13 @@ def test_a_second_signal_does_not_cut_off_the_record_of_the_call(
         asking.send_signal(signal.SIGTERM)
         until(lambda: all(map(gone, started)))  # so the first one was heard
         asking.send_signal(signal.SIGTERM)
-        holder.tell()
-        assert asking.wait() == 1
-    assert [record.status for record in manager.invocations("mine").items] == ["cancelled"]
+        _, talk = asking.communicate()
+    assert asking.returncode == 1
+    assert talk.splitlines()[-1].endswith(
+        "is held by another process, and this process is ending. Nothing was written. Retry."
+    )
+    manager.interrupt_dead()
+    assert [record.status for record in manager.invocations("mine").items] == ["interrupted"]
 
 
 def test_a_signal_that_was_ignored_from_the_beginning_ends_nothing(programs: Path, place: Path) -> None:
