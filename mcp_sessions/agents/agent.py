@@ -242,8 +242,8 @@ class SpecializedAgent(ABC):
             )
 
     def _where(self, session_id: str) -> str:
-        path = self.config.session_storage_path
-        kept = f"\nIts folder: {path.absolute() / session_id}" if path is not None else ""
+        folder = self.session_manager.storage.folder_of(session_id)
+        kept = "" if folder is None else f"\nIts folder: {folder}"
         return f"Your session: {session_id}{kept}"
 
 

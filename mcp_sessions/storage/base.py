@@ -144,6 +144,10 @@ class SessionStorage(WholeSessions, ABC):
         """Mend what `check` found, where that takes nothing away; what was done."""
         return []
 
+    def folder_of(self, session_id: str) -> Path | None:  # noqa: ARG002 - a store of files tells
+        """Where a session stands as files that others may read; None where it does not."""
+        return None
+
     def give_up(self) -> None:
         """Before the end: whoever waits for another process is refused now, and so is whoever would have to wait later.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from mcp_sessions import FileSystemSessionStorage, SessionManager
+from mcp_sessions import FileSystemSessionStorage, MemorySessionStorage, SessionManager
 from mcp_sessions.agents import (
     AgentConfig,
     AgentTool,
@@ -403,10 +404,17 @@ async def test_the_same_call_is_made_once() -> None:
         assert agent.get_session_history() == QA
 
 
-async def test_an_executor_is_told_its_session_where_it_is_to_be(tmp_path: Path) -> None:
-    with greeter(["a"], include_session_in_prompt=True, session_storage_path=tmp_path, session_id="s") as agent:
+async def test_an_executor_is_told_its_session_and_where_it_is_if_it_is_there(tmp_path: Path) -> None:
+    config = {"include_session_in_prompt": True, "session_storage_path": tmp_path, "session_id": "Mine"}
+    with greeter(["a"], **config) as agent:
         await agent.invoke("q")
-        assert f"Be kind.\n\nYour session: s\nIts folder: {tmp_path / 's'}\n\n---" in asked(agent)[0]
+        told = asked(agent)[0]
+        assert "Be kind.\n\nYour session: Mine\nIts folder: " in told
+    (folder,) = re.findall("Its folder: (.*)", told)
+    assert (Path(folder) / "conversation.jsonl").exists()
+    with SessionManager(MemorySessionStorage()) as manager, greeter(["a"], manager, **config) as agent:
+        await agent.invoke("q")
+        assert "Your session: Mine\n\n---" in asked(agent)[0]
 
 
 async def test_what_an_executor_calls_is_on_record_under_its_call() -> None:

@@ -78,6 +78,9 @@ class FileSystemSessionStorage(SQLiteSessionStorage):
             self._folder.index / "index.db", durability="process", busy_timeout_s=busy_timeout_s, limits=limits
         )
 
+    def folder_of(self, session_id: str) -> Path:
+        return self._folder.of(name_of(session_id))
+
     def delete(self, session_id: str, change: Change) -> SessionMetadata:
         metadata = super().delete(session_id, change)
         self._views.sweep()
