@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
-from typing import Annotated, Any, Literal
+from contextlib import suppress
+from functools import partial
+from typing import Annotated, Any, Literal, cast
 
+import anyio.to_thread
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, computed_field
 
 from ..errors import ExecutorError, InvalidArgumentError
@@ -75,15 +77,16 @@ class DecomposeAgent(SpecializedAgent):
             )
         prompt = f"Take this question apart into {min_subtopics} to {max_subtopics} subtopics:\n\n{question}"
         answer = await self.invoke(prompt, include_history=False, **how)
+        read = partial(parsed, least=min_subtopics, most=max_subtopics)
         try:
-            return parsed(answer, min_subtopics, max_subtopics)
+            return await anyio.to_thread.run_sync(read, answer)  # which may have megabytes
         except ValueError as fault:
             once_more = f"{prompt}\n\nAn answer before could not be used: {fault} It was:\n\n{answer[:4000]}"
         if how.get("invocation_id") is not None:  # it is another call
             how["invocation_id"] = again(how["invocation_id"])
         answer = await self.invoke(once_more, include_history=False, **how)
         try:
-            return parsed(answer, min_subtopics, max_subtopics)
+            return await anyio.to_thread.run_sync(read, answer)
         except ValueError as fault:
             raise ExecutorError(
                 f"{self.executor.name} answered twice with what is no decomposition: {fault} Its answer begins "
@@ -110,17 +113,14 @@ def parsed(text: str, least: int = 1, most: int = MOST_SUBTOPICS) -> Decompositi
 
 
 def _object_in(text: str) -> Any:
-    """The longest JSON object in a text. Raises ValueError where there is none."""
-    found: dict[int, Any] = {}
-    decoder, end = json.JSONDecoder(), 0
-    for begin in (match.start() for match in re.finditer(r"\{", text)):
-        if begin < end:
-            continue
-        try:
-            value, end = decoder.raw_decode(text, begin)
-        except (ValueError, RecursionError):
-            continue
-        found[end - begin] = value
-    if not found:
-        raise InvalidArgumentError("It is no JSON object.")
-    return found[max(found)]
+    """The JSON object in a text: the whole of it, what is in its first fence, or from the first brace to the last.
+
+    Raises ValueError where there is none.
+    """
+    fenced = text.split("```", 2)[1:2]
+    for part in (text, *(fence.partition("\n")[2] for fence in fenced), text[text.find("{") : text.rfind("}") + 1]):
+        with suppress(ValueError, RecursionError):
+            value = json.loads(part)
+            if isinstance(value, dict):
+                return cast("dict[str, Any]", value)
+    raise InvalidArgumentError("It is no JSON object.")

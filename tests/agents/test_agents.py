@@ -551,7 +551,7 @@ def decomposition(*ids: str, **more: Any) -> str:
         f"```json\n{decomposition('a', 'b')}\n```",
         f"Here it is:\n```\n{decomposition('a', 'b')}\n```\nDone.",
         f"Sure! {decomposition('a', 'b')} Anything else?",
-        f'As {{"id": 1}} or {{this}}: {decomposition("a", "b")}\n{{"done": true}}',
+        f"As {{this}}:\n```json\n{decomposition('a', 'b')}\n```\nor {{that}}.",
     ],
 )
 async def test_a_question_is_taken_apart_into_checked_subtopics(answer: str) -> None:
@@ -572,7 +572,9 @@ async def test_a_question_is_taken_apart_into_checked_subtopics(answer: str) -> 
         (decomposition(*"abcdefg"), "7 subtopics"),
         (decomposition("a", "a"), "one id"),
         (decomposition("a", "b", importance="huge"), "importance"),
+        ("[1]", "no JSON object"),
         ("[" * 100_000, "no JSON object"),
+        pytest.param('{"a":[1],"b":' * 400_000 + "}", "no JSON object", id="many braces"),
     ],
 )
 async def test_an_answer_that_is_none_is_asked_for_once_more_and_then_refused(answer: str, fault: str) -> None:
