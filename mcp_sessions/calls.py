@@ -109,8 +109,6 @@ class Call:
     """The same, of a slow call, on its event loop."""
     committed: Committed | None = None
     deleted: SessionMetadata | None = None
-    opened = False
-    """Its session was made for it."""
     _native_id: str | None = None
     _digest: str | None = None
     _attempt = 1
@@ -261,7 +259,6 @@ class Call:
             self.session_id = given or self.manager.make_id("ses")
         with suppress(SessionExistsError):
             self.manager.create_session(self.session_id, user_id=self.as_user)
-            self.opened = True
 
     def finish(self) -> None:
         """Commit what was staged, with the record, and fill the result. Raises what the commit raises."""

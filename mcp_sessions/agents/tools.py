@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import anyio
 import anyio.to_thread
 
-from ..calls import Call
+from ..calls import Call, Number
 from ..errors import InvalidArgumentError
 from ..models import Text
 from ..tools import Toolbox
@@ -47,6 +48,11 @@ class Reach:
                 executor_for(AgentConfig(executor=name))
             except InvalidArgumentError as error:
                 raise InvalidArgumentError(f"MCP_SESSIONS_AGENT_EXECUTORS: {error}") from None
+        try:
+            roots = tuple(_directory(path) for path in self.roots)
+        except InvalidArgumentError as error:
+            raise InvalidArgumentError(f"MCP_SESSIONS_AGENT_ROOTS: {error}") from None
+        object.__setattr__(self, "roots", roots)
 
     def config(
         self,
@@ -91,32 +97,36 @@ class Reach:
 
     def directory(self, path: str | None, executor: str) -> Path | None:
         """One under a root, links resolved; a model needs none. Raises InvalidArgumentError for any other."""
-        roots = [root.expanduser().resolve() for root in self.roots]
         if path is None and executor.startswith(MODEL):
             return None
-        if not roots:
+        if not self.roots:
             raise InvalidArgumentError(
                 "No directory is configured for agents. Name some in MCP_SESSIONS_AGENT_ROOTS.",
                 argument="codebase_path",
             )
-        if path is None:
-            return roots[0]
-        try:
-            found = (roots[0] / path).resolve()
-            str(found).encode()
-            is_there = found.is_dir()
-        except (OSError, RuntimeError, ValueError) as error:
-            told = f"'{path[:200]}' cannot be looked at: {error}."
-            raise InvalidArgumentError(told, argument="codebase_path") from None
-        if not any(found.is_relative_to(root) for root in roots):
-            raise InvalidArgumentError(
-                f"'{path[:200]}' is not within {', '.join(map(str, roots))}, the directories for agents. "
-                "MCP_SESSIONS_AGENT_ROOTS names them.",
-                argument="codebase_path",
-            )
-        if not is_there:
-            raise InvalidArgumentError(f"'{path[:200]}' is no directory.", argument="codebase_path")
-        return found
+        within = partial(_directory, within=self.roots)
+        return within(self.roots[0]) if path is None else within(self.roots[0] / path, path)
+
+
+def _directory(path: Path, named: str | None = None, within: Sequence[Path] | None = None) -> Path:
+    """One that is there, links resolved, in or below one of those. Raises InvalidArgumentError for any other."""
+    shown = f"'{(str(path) if named is None else named)[:200]}'".encode(errors="replace").decode()
+    try:
+        found = path.expanduser().resolve()
+        str(found).encode()
+        is_there = found.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:
+        told = f"{shown} cannot be looked at: {error}."
+        raise InvalidArgumentError(told, argument="codebase_path") from None
+    if within is not None and not any(found.is_relative_to(root) for root in within):
+        raise InvalidArgumentError(
+            f"{shown} is not within {', '.join(map(str, within))}, the directories for agents. "
+            "MCP_SESSIONS_AGENT_ROOTS names them.",
+            argument="codebase_path",
+        )
+    if not is_there:
+        raise InvalidArgumentError(f"{shown} is no directory.", argument="codebase_path")
+    return found
 
 
 def agent_tools(reach: Reach) -> Toolbox:
@@ -129,7 +139,7 @@ def agent_tools(reach: Reach) -> Toolbox:
         kind="work",
         opens=reach.config,
         output=out.result(
-            {"cost": out.NUMBER, "note": out.TEXT},
+            {"cost": out.NUMBER, "seq": out.INTEGER, "note": out.TEXT},
             session_id=out.TEXT,
             operation=out.TEXT,
             result=out.TEXT,
@@ -156,14 +166,19 @@ def agent_tools(reach: Reach) -> Toolbox:
         where = agent.config.cwd
         turn = agent.turn(call, question(operation, prompt), codebase_path=None if where is None else str(where))
         answer = await _telling(call, turn, reach.timeout_s)
-        if call.opened:
+        assert session is not None
+        head = await anyio.to_thread.run_sync(partial(call.manager.metadata, session, as_user=call.as_user))
+        if head.purpose is None:
             call.draft.alter(purpose=f"{operation}: {prompt}"[:MOST_PURPOSE])
         cost, _ = await anyio.to_thread.run_sync(call.priced)  # which reads a price list for the first time
         call.result_ref = "result", "message:seq.1"
         result: dict[str, Any] = {"session_id": session, "operation": operation, "result": answer.text}
         if call.room is not None and size(answer.text) > call.room - 2 * FRAME:
             result["result"] = fitted(answer.text, call.room - 2 * FRAME)
-            result["note"] = f"Cut: all {len(answer.text):,} characters are the last message of session:///{session}"
+            result["seq"] = Number("seq.1")
+            result["note"] = (
+                f"Cut: all {len(answer.text):,} characters are the message of this seq in session:///{session}/messages"
+            )
         result["invocation_id"] = call.invocation_id
         return result if cost is None else {**result, "cost": cost}
 

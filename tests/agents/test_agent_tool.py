@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from functools import partial
@@ -149,13 +150,50 @@ def test_nothing_is_run_for_a_call_that_asks_for_more_than_it_may(
     assert desk.manager.query().items == []
 
 
-def test_without_directories_and_executors_nothing_is_run() -> None:
+def test_without_directories_and_executors_nothing_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(InvalidArgumentError, match="MCP_SESSIONS_AGENT_ROOTS"):
         Reach(("claude",), ()).directory(None, "claude")
     with pytest.raises(InvalidArgumentError, match="MCP_SESSIONS_AGENT_EXECUTORS"):
         Reach((), ()).executor(None)
     assert Reach(("model:test",), ()).directory(None, "model:test") is None
-    assert Reach(("claude",), (Path("~"),)).directory(None, "claude") == Path.home().resolve()
+    assert Reach(("claude",), (Path("~"),)).directory(None, "claude") == tmp_path.resolve()
+
+
+@pytest.mark.parametrize(
+    ("root", "told"),
+    [
+        ("~no-such-user/code", "cannot be looked at"),
+        ("/nowhere", "is no directory"),
+        ("/caf\udce9", "cannot be looked at"),
+    ],
+)
+def test_a_root_that_is_none_is_told_when_the_server_starts(root: str, told: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"MCP_SESSIONS_AGENT_ROOTS: .*{told}"):
+        Reach(("claude",), (Path(root),))
+
+
+@pytest.mark.anyio
+async def test_nothing_is_begun_where_the_first_root_has_gone_since(
+    box: Toolbox, manager: SessionManager, code: Path
+) -> None:
+    shutil.rmtree(code)
+    with pytest.raises(InvalidArgumentError, match="is no directory"):
+        await asked(box, manager)
+    assert manager.query().items == []
+
+
+@pytest.mark.anyio
+async def test_a_session_has_a_purpose_though_its_first_call_failed(
+    box: Toolbox, manager: SessionManager, programs: Path
+) -> None:
+    Fake(programs, "claude", code=1)
+    with pytest.raises(ExecutorError):
+        await asked(box, manager, {"invocation_id": "one"})
+    Fake(programs, "claude", stdout=ANSWER)
+    await asked(box, manager, {"invocation_id": "one"})
+    await asked(box, manager, prompt="another")
+    assert manager.metadata("a").purpose == "explore: q"
 
 
 def test_an_executor_that_nobody_knows_is_told_when_the_server_starts() -> None:
@@ -429,10 +467,13 @@ async def test_an_answer_that_has_no_room_is_cut_and_says_where_it_is(
     box: Toolbox, manager: SessionManager, programs: Path
 ) -> None:
     Fake(programs, "claude", stdout=json.dumps({**RESULT, "result": "word " * 40_000}))
-    result = await asked(box, manager, {"room": 10_000})
+    result = await asked(box, manager, {"room": 10_000, "invocation_id": "one"})
     assert len(json.dumps(result)) <= 10_000
-    assert result["note"] == "Cut: all 200,000 characters are the last message of session:///a"
-    assert len(manager.messages("a", limit=1).items[0].content) == 200_000
+    assert result["note"] == "Cut: all 200,000 characters are the message of this seq in session:///a/messages"
+    manager.add_conversation_message("a", "user", "Thanks.")
+    assert await asked(box, manager, {"room": 10_000, "invocation_id": "one"}) == result
+    (message,) = [one for one in manager.messages("a").items if one.seq == result["seq"]]
+    assert len(message.content) == 200_000
 
 
 @pytest.mark.anyio
