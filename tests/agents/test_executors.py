@@ -133,7 +133,7 @@ async def test_of_codex_the_last_message_is_the_answer_and_its_tokens_are_counte
     Fake(programs, "codex", stdout="not JSON\n" + lines(*EVENTS, ["neither"], {"type": "new.event"}))
     answer = await answered("codex", model="gpt-5")
     assert (answer.text, answer.model, answer.usage, answer.cost) == (TEXT, "gpt-5", tokens(120, 45, 100), None)
-    assert answer.raw == [*EVENTS, {"type": "new.event"}]
+    assert answer.raw.endswith('{"type": "new.event"}\n')
 
 
 async def test_what_codex_overcomes_is_no_failure(programs: Path) -> None:
@@ -380,6 +380,18 @@ async def test_a_program_need_not_read_what_it_is_told(programs: Path) -> None:
     assert (await answered("copilot", "x" * 1_000_000)).text == "No."
 
 
+def said(text: str) -> Any:
+    return {"type": "stream_event", "event": {"type": "content_block_delta", "delta": text_delta(text)}}
+
+
+def text_delta(text: str) -> Any:
+    return {"type": "text_delta", "text": text}
+
+
+def said_anew(kind: str) -> Any:
+    return {"type": "stream_event", "event": {"type": "content_block_start", "content_block": {"type": kind}}}
+
+
 @pytest.mark.parametrize(
     ("cli", "stdout", "pieces"),
     [
@@ -387,13 +399,15 @@ async def test_a_program_need_not_read_what_it_is_told(programs: Path) -> None:
             "claude",
             lines(
                 {"type": "system", "subtype": "init"},
-                *(
-                    {"type": "stream_event", "event": {"delta": {"type": "text_delta", "text": text}}}
-                    for text in ("It is ", "in auth.py:3.")
-                ),
+                said_anew("text"),
+                said("I look."),
+                said_anew("tool_use"),
+                said_anew("text"),
+                said("It is "),
+                said("in auth.py:3."),
                 RESULT,
             ),
-            ["It is ", "in auth.py:3."],
+            ["I look.", "\n", "It is ", "in auth.py:3."],
         ),
         ("codex", lines(*EVENTS), ["I look.\n", "It is in auth.py:3.\n"]),
         ("copilot", "It is\nin auth.py:3.\n", ["It is\n", "in auth.py:3.\n"]),
@@ -476,7 +490,7 @@ async def test_a_model_answers_uses_tools_and_reports_its_tokens() -> None:
     assert answer.usage is not None
     assert answer.usage["input"] > 0
     assert answer.cost is None
-    assert [message["kind"] for message in answer.raw][:2] == ["request", "response"]
+    assert [message.kind for message in answer.raw][:2] == ["request", "response"]
 
 
 async def test_a_model_is_told_what_was_wrong_with_its_call() -> None:
@@ -517,6 +531,45 @@ async def test_what_keeps_a_model_from_answering_is_an_error(monkeypatch: pytest
             await ModelExecutor(name).run("q")
     with pytest.raises(StorageError):
         await ModelExecutor("test").run("q", tools=[tool(broken)])
+
+
+@pytest.mark.parametrize("error", [ValueError("a bad reply"), RuntimeError("a bad reply")], ids=repr)
+async def test_whatever_a_provider_raises_is_an_error_that_keeps_its_tokens(error: Exception) -> None:
+    from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart
+    from pydantic_ai.models.function import AgentInfo, FunctionModel
+
+    async def look(_arguments: Mapping[str, Any]) -> Any:
+        return "ok"
+
+    def act(messages: list[ModelMessage], _info: AgentInfo) -> ModelResponse:
+        if len(messages) > 1:
+            raise error
+        return ModelResponse(parts=[ToolCallPart("look", {"key": "a"})])
+
+    with pytest.raises(ExecutorError, match="did not answer: a bad reply") as failed:
+        await ModelExecutor(FunctionModel(act)).run("q", tools=[tool(look)])
+    assert failed.value.__cause__ is error
+    assert isinstance(failed.value.answer, Answer)
+    assert failed.value.answer.usage is not None
+
+
+async def test_what_a_model_says_is_told_from_its_first_word() -> None:
+    from collections.abc import AsyncIterator
+
+    from pydantic_ai.messages import ModelMessage
+    from pydantic_ai.models.function import AgentInfo, FunctionModel
+
+    async def say(_messages: list[ModelMessage], _info: AgentInfo) -> AsyncIterator[str]:
+        yield "It is "
+        yield "there."
+
+    heard: list[str] = []
+
+    async def hear(text: str) -> None:
+        heard.append(text)
+
+    assert (await ModelExecutor(FunctionModel(stream_function=say)).run("q", on_text=hear)).text == "It is there."
+    assert heard == ["It is ", "there."]
 
 
 async def test_of_a_model_that_fails_the_tokens_are_told_and_its_own_timeout_is_not_ours() -> None:

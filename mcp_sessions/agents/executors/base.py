@@ -23,7 +23,7 @@ class Answer:
     cost: float | None = None
     """USD, as reported and never estimated."""
     raw: Any = field(default=None, repr=False)
-    """All that it said, as JSON."""
+    """All that it said, as its executor has it: text, parsed JSON, or the messages of pydantic-ai."""
 
 
 @dataclass(frozen=True)

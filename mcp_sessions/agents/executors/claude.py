@@ -30,6 +30,8 @@ class Claude(Program):
             match event:
                 case {"type": "stream_event", "event": {"delta": {"type": "text_delta", "text": str(text)}}}:
                     return text
+                case {"type": "stream_event", "event": {"content_block": {"type": "text"}}}:
+                    return "\n"  # what it says between two looks at files is not one sentence
                 case _:
                     pass
         return ""

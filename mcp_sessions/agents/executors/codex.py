@@ -34,8 +34,7 @@ class Codex(Program):
         text: str | None = None
         usage: TokenUsage | None = None
         failure: str | None = None
-        events = list(_events(output))
-        for event in events:
+        for event in _events(output):
             text = _said(event) or text
             match event:
                 case {"type": "turn.completed", **more}:
@@ -49,7 +48,7 @@ class Codex(Program):
                     failure = message
                 case _:
                     pass
-        answer = Answer(text or "", self._config.model, usage, raw=events)
+        answer = Answer(text or "", self._config.model, usage, raw=output)
         if failure is not None:
             raise ExecutorError(f"{self.name} did not answer: {failure[:SHOWN]}", answer=answer)
         if text is None:

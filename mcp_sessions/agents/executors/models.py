@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 
-from ..._json import decode
 from ...errors import ExecutorError, SessionsError, StorageError
 from ...models import TokenUsage, tokens
 from .base import AgentTool, Answer, OnText
@@ -44,6 +43,7 @@ class ModelExecutor:
         ai, agent = await anyio.to_thread.run_sync(self._agent, tools)  # the first time it takes half a second
         handler = None if on_text is None else _handler(on_text)
         used = ai.RunUsage()
+        cause: Exception | None = None
         try:
             with anyio.move_on_after(self._timeout_s) as scope:
                 result = await agent.run(prompt, event_stream_handler=handler, usage=used)
@@ -51,14 +51,17 @@ class ModelExecutor:
                     text=result.output,
                     model=result.response.model_name,
                     usage=_tokens(used),
-                    raw=decode(result.all_messages_json()),
+                    raw=result.all_messages(),
                 )
             assert scope.cancelled_caught
             why = f"timed out after {self._timeout_s:g} seconds."
-        except (ai.exceptions.AgentRunError, ai.exceptions.UserError, OSError) as error:
-            why = f"did not answer: {str(error)[:SHOWN]}"
+        except StorageError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a provider raises what it likes, and what it did is to be paid
+            cause = error
+            why = f"did not answer: {(str(error) or type(error).__name__)[:SHOWN]}"
         spent = Answer("", self.name.removeprefix("model:"), _tokens(used)) if used.requests else None
-        raise ExecutorError(f"{self.name} {why}", answer=spent)
+        raise ExecutorError(f"{self.name} {why}", answer=spent) from cause
 
     def _agent(self, tools: Sequence[AgentTool]) -> tuple[Any, Any]:
         """pydantic-ai, and an agent of it."""

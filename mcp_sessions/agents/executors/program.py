@@ -98,8 +98,13 @@ class Program(ABC):
         return [self._path(), *options, *model, *directories, *config.additional_cli_args, *self.ending]
 
     def _told_to(self, on_text: OnText) -> process.OnLine:
+        begun = False
+
         async def tell(line: bytes) -> None:
-            if text := self.piece(line.decode(errors="replace")):
+            nonlocal begun
+            piece = self.piece(line.decode(errors="replace"))
+            if text := piece if begun else piece.lstrip("\n"):
+                begun = True
                 await on_text(text)
 
         return tell
