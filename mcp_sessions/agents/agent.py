@@ -18,7 +18,7 @@ import anyio.to_thread
 
 from ..calls import Call
 from ..drafts import checked_text
-from ..errors import ExecutorError, SessionEndedError, SessionExistsError
+from ..errors import ExecutorError, InvalidArgumentError, SessionEndedError, SessionExistsError
 from ..manager import SessionManager
 from ..models import ConversationMessage, SessionStatus, TokenUsage, tokens
 from ..records import plain
@@ -125,6 +125,8 @@ class SpecializedAgent(ABC):
 
     async def batch_invoke(self, prompts: Iterable[str], context: str | None = None, **about: Any) -> list[str]:
         """Ask one after the other, without the history; the answers."""
+        if isinstance(prompts, str):
+            raise InvalidArgumentError("prompts is one text: give a list of them.", argument="prompts")
         return [await self.invoke(prompt, context, include_history=False, **about) for prompt in prompts]
 
     async def turn(
@@ -218,11 +220,12 @@ class SpecializedAgent(ABC):
         head = self.session_manager.metadata(session_id, as_user=self._as_user)
         if head.status is not SessionStatus.ACTIVE:
             raise SessionEndedError(session_id, head.status)  # before anybody is asked, who costs money
-        said = prompts.turns(self._messages(session_id)) if include_history else ()
+        most_chars = self.config.max_prompt_chars
+        said = prompts.turns(self._messages(session_id), most_chars) if include_history else ()
         system = self.get_system_prompt()
         if self.config.include_session_in_prompt:
             system = f"{system}\n\n{self._where(session_id)}"
-        return prompts.build(system, said, context, prompt, self.config.max_prompt_chars)
+        return prompts.build(system, said, context, prompt, most_chars)
 
     def _refuse_none(self, answer: object) -> None:
         """Executors are written by others, too."""

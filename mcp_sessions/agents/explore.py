@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
+from ..errors import InvalidArgumentError
+from ..records import plain
 from .agent import SpecializedAgent
 from .config import AgentConfig, CLIType
 
 Operation = Literal["explore", "find_implementation", "analyze_structure", "find_usage", "explain_flow"]
-OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
 
 class ExploreAgentConfig(AgentConfig):
@@ -58,7 +59,11 @@ class ExploreAgent(SpecializedAgent):
             "Current Directory": config.cwd,
             "Search Paths": ", ".join(map(str, config.search_paths)),
         }
-        return "\n".join(f"{name}: {value}" for name, value in told.items() if value) or None
+        lines = [f"{name}: {value}" for name, value in told.items() if value]
+        for line in lines:
+            if plain(line, len(line)) != line:
+                raise InvalidArgumentError(f"{line!a} is not UTF-8, so nobody can be told it. Rename that directory.")
+        return "\n".join(lines) or None
 
     async def explore(self, question: str, codebase_path: str | os.PathLike[str] | None = None, **how: Any) -> str:
         """Answer a question. `how`: see `invoke`."""

@@ -32,16 +32,20 @@ def build(
     return _BETWEEN.join([head, *history, *tail])
 
 
-def turns(messages: Iterable[ConversationMessage]) -> Iterable[list[ConversationMessage]]:
+def turns(messages: Iterable[ConversationMessage], most_chars: int) -> Iterable[list[ConversationMessage]]:
     """Messages, newest first, as turns, newest first: each begins with what the user said, and is in its order.
 
-    What came before the first question, and messages of tools and instructions, belong to none.
+    What came before the first question, and messages of tools and instructions, belong to none. No message is read
+    beyond the first one that makes all of them longer than that.
     """
     turn: list[ConversationMessage] = []
     for message in messages:
         if message.role not in _SPEAKERS:
             continue
         turn.append(message)
+        most_chars -= len(message.content)
+        if most_chars < 0:
+            return
         if message.role == "user":
             yield turn[::-1]
             turn = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from mcp_sessions.agents import (
     Scripted,
     SpecializedAgent,
 )
+from mcp_sessions.agents.prompts import turns
 from mcp_sessions.errors import (
     ExecutorError,
     InvalidArgumentError,
@@ -32,7 +33,7 @@ from mcp_sessions.errors import (
     SessionEndedError,
     SessionNotFoundError,
 )
-from mcp_sessions.models import Invocation, tokens
+from mcp_sessions.models import ConversationMessage, Invocation, tokens
 
 pytestmark = pytest.mark.anyio
 QA = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
@@ -125,6 +126,28 @@ async def test_what_a_prompt_may_have_is_bounded_and_the_newest_turns_are_kept_w
         for number in told:
             assert f"**User**: question {number}\n\n**Assistant**: answer {number} {'x' * 500}" in last
         assert len(agent.get_session_history()) == 40
+
+
+async def test_no_message_is_read_beyond_what_has_room_in_a_prompt(manager: SessionManager) -> None:
+    manager.create_session("s")
+    for _ in range(50):
+        manager.add_conversation_message("s", "assistant", "x" * 100)
+    read: list[int] = []
+
+    def messages() -> Iterator[ConversationMessage]:
+        for message in manager.messages("s", 50).items:
+            read.append(message.seq)
+            yield message
+
+    assert list(turns(messages(), 1000)) == []
+    assert read == list(range(50, 39, -1))
+
+
+async def test_a_text_is_no_list_of_questions() -> None:
+    with greeter(["a"]) as agent:
+        with pytest.raises(InvalidArgumentError, match="prompts is one text"):
+            await agent.batch_invoke("why?")
+        assert asked(agent) == []
 
 
 async def test_a_question_longer_than_the_bound_is_asked_whole() -> None:
@@ -511,6 +534,12 @@ async def test_each_operation_asks_its_question(operation: str, about: tuple[str
         assert "# Context\nCodebase Path: /code\n" in asked(agent)[0]
         assert records(agent)[0].caller == "agent:explore"
         assert agent.get_session_history()[0]["content"].startswith(asks)
+
+
+async def test_a_directory_that_nobody_can_be_told_is_named() -> None:
+    with ExploreAgent(AgentConfig(executor=Scripted(["a"]), cwd=Path("/caf\udce9"))) as agent:
+        with pytest.raises(InvalidArgumentError, match=r"Current Directory: /caf\\udce9' is not UTF-8"):
+            await agent.explore("q")
 
 
 async def test_an_explorer_is_told_where_to_look(tmp_path: Path) -> None:
