@@ -104,11 +104,14 @@ class SpecializedAgent(ABC):
         `prepare_context`. With an `invocation_id` of the caller's, the same call is made once. Raises ExecutorError,
         SessionEndedError, LimitError, and what a commit raises.
         """
-        said: dict[str, Any] = {"prompt": prompt, "context": context, "about": about}
+        said: dict[str, Any] = {"prompt": prompt, "context": context, "about": about, "model": self.config.model}
+        asks = {name: value for name, value in said.items() if value}
+        if not include_history:
+            asks["include_history"] = False
         call = self.session_manager.call(
             self.name,
             self.session_id,
-            {name: value for name, value in said.items() if value},
+            asks,
             f"agent:{self.name}",
             invocation_id,
             slow=True,

@@ -205,7 +205,9 @@ async def test_what_is_no_message_stands_in_the_record() -> None:
     with greeter(["a"]) as agent:
         await agent.invoke("q", include_history=False)
         (record,) = records(agent)
-        assert (record.arguments, record.result, record.refs) == ({"prompt": "q"}, "a", None)
+        assert (record.arguments, record.result, record.refs) == (
+            *({"prompt": "q", "include_history": False}, "a", None),
+        )
 
 
 async def test_a_price_that_is_not_reported_is_estimated_and_never_nothing() -> None:
@@ -424,6 +426,10 @@ async def test_the_same_call_is_made_once() -> None:
         assert len(asked(agent)) == 1
         with pytest.raises(InvocationConflictError):
             await agent.invoke("other", invocation_id="1")
+        with pytest.raises(InvocationConflictError):
+            await agent.invoke("q", include_history=False, invocation_id="1")
+        with greeter(["b"], agent.session_manager, model="gpt-5") as other, pytest.raises(InvocationConflictError):
+            await other.invoke("q", invocation_id="1")
         assert agent.get_session_history() == QA
 
 
