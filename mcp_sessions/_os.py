@@ -214,6 +214,13 @@ _DEVICES = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|\Z)")
 MOST_NAME_CHARS = 200
 
 
+def limit_memory(most: int) -> None:
+    """Give this process no more memory than so many bytes, where the system can be told that."""
+    if resource is not None:
+        with suppress(OSError, ValueError):  # macOS refuses what is below what is mapped already
+            resource.setrlimit(resource.RLIMIT_AS, (most, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
 @lru_cache(maxsize=4096)
 def file_name(some_id: str) -> str:
     """A name for a file or directory, another one for each id, also where case does not count, and legal everywhere.

@@ -140,6 +140,8 @@ class Call:
         self.arguments: Mapping[str, Any] = arguments if arguments is not None else {}
         self.as_user = as_user
         self.draft = manager.draft()
+        self.opening: dict[str, Any] = {}
+        """Of a slow call: keys, and what they are set to in the commit by which it begins."""
         self.conditions: dict[str, Any] = {}
         self.refs: dict[str, str] = {}
         """Arguments, or members of them, that stand in the same commit, and where: {"content": "message:seq.0"}."""
@@ -197,6 +199,13 @@ class Call:
         """What it cost so far, in USD, and how that is known."""
         return self.manager.priced(self.model, self.token_usage, self.cost, self._started_at)
 
+    def can_stage_for(self, session_id: str) -> bool:
+        """Whether what is staged here is committed in that session, and the result is known before that."""
+        result: Any = self.result
+        fields = cast("dict[str, Any]", result).values() if isinstance(result, dict) else (result,)
+        here = self.session_id == session_id and self._target is None and not self._reads
+        return here and not any(isinstance(one, Number) for one in fields)
+
     # living
 
     def start(self) -> None:
@@ -238,7 +247,7 @@ class Call:
         while not self.replayed:
             self._owner = owner
             try:
-                begun = self._store(self._record(InvocationStatus.RUNNING))
+                begun = self._store(self._record(InvocationStatus.RUNNING), self.opening)
             except InvocationRecordedError as other:
                 self._owner = None  # another one of this id runs, or ran
                 yield from self._take_over(other.record)
@@ -571,10 +580,19 @@ class Call:
             arguments = {plain(str(name), limit): _json_or_fault(value) for name, value in arguments.items()}
             return self.manager.redactor.bounded(arguments, limit)
 
-    def _store(self, record: Invocation) -> Committed:
-        """Commit a record alone: in the session named, if it exists, is the caller's, and the one it began in."""
-        made_at = self.conditions.get("expected_created_at")
-        change = Change(at=self.manager.clock(), records=(record,), as_user=self.as_user, expected_created_at=made_at)
+    def _store(self, record: Invocation, opening: Mapping[str, Any] | None = None) -> Committed:
+        """Commit a record, and what it begins with: in the session named, if it exists, is the caller's, and the one it
+        began in.
+        """
+        change = Change(
+            at=self.manager.clock(),
+            records=(record,),
+            as_user=self.as_user,
+            expected_created_at=self.conditions.get("expected_created_at"),
+        )
+        if opening:
+            versions = self.draft.expected_versions
+            change = change.model_copy(update={"set": dict(opening), "active": True, "expected_versions": versions})
         storage = self.manager.storage
         if self.session_id is not None:
             try:

@@ -17,6 +17,13 @@ Each names the thing, the fact and the next step, and carries them as attributes
     |- InvocationRecordedError                  the same call is done; carries its record
     |- UnknownToolError (LookupError)
     |- ExecutorError                            what an agent asks did not answer
+    |- ExpressionError (ValueError)             an expression of a workflow that gives nothing
+    |- WorkflowError
+    |  |- WorkflowDefinitionError (ValueError)  a definition that cannot be run
+    |  |- WorkflowNotFoundError (LookupError)   the session has no run
+    |  |- WorkflowMismatchError (ValueError)    the session holds another run
+    |  |- WorkflowTakenOverError                another process goes on with the run
+    |  |- StepError                             a step failed
     |- StorageError                             the store could not do it
        |- StorageBusyError                      somebody else holds it
        |- SchemaChangedError                    another version of the program owns the file
@@ -31,6 +38,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .models import Invocation
 
 
@@ -169,6 +178,54 @@ class ExecutorError(SessionsError):
         self.exit_code = exit_code
         self.stderr = stderr
         self.answer = answer
+
+
+class ExpressionError(SessionsError, ValueError):
+    """What stands between `{{` and `}}` gives nothing; `source` is it, `fact` why."""
+
+    def __init__(self, source: str, fact: str) -> None:
+        shown = source if len(source) <= 120 else source[:119] + "…"
+        super().__init__(f"{{{{ {shown} }}}}: {fact.removesuffix('.')}.")
+        self.source = source
+        self.fact = fact
+
+
+class WorkflowError(SessionsError):
+    """A workflow cannot do what it was asked."""
+
+
+class WorkflowDefinitionError(WorkflowError, ValueError):
+    """A definition that cannot be run; `faults` are all that is wrong with it, each with its line."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = tuple(faults)
+
+
+class WorkflowNotFoundError(WorkflowError, LookupError):
+    """The session has no run of a workflow."""
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(
+            f"Session {session_id} has no run of a workflow. `mcp-sessions workflow ls` lists those that have."
+        )
+        self.session_id = session_id
+
+
+class WorkflowMismatchError(WorkflowError, ValueError):
+    """The session holds a run of another text, or with other inputs."""
+
+
+class WorkflowTakenOverError(WorkflowError):
+    """Another process goes on with the run, since this one was silent for too long; nothing more is written here."""
+
+
+class StepError(WorkflowError):
+    """A step failed; `kind` is what its record and its state call that."""
+
+    def __init__(self, message: str, kind: str = "StepError") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class StorageError(SessionsError):

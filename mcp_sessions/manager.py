@@ -72,6 +72,8 @@ from .storage.words import words
 
 log = logging.getLogger(__name__)
 MOST_BYTES_OF_A_NAME = 1 << 20
+WAITS_FOR = ".waits_for"
+"""A session that has this key waits for a person, however long that takes: it is not idle."""
 
 
 class SessionManager:
@@ -326,7 +328,8 @@ class SessionManager:
     def cleanup(self, retention: timedelta | None = None) -> list[str]:
         """Call active sessions abandoned that were idle for `abandon_after`; remove ended ones past `retention`.
 
-        Returns the ids of the abandoned ones. A session with a call still running is not idle.
+        Returns the ids of the abandoned ones. A session with a call still running, or with the key WAITS_FOR, is not
+        idle.
         """
         cutoff = self.clock() - self.abandon_after
         self.interrupt_dead()
@@ -342,6 +345,7 @@ class SessionManager:
                 alter=Alter(status=SessionStatus.ABANDONED),
                 active=True,
                 expected_updated_at=metadata.updated_at,
+                expected_versions={WAITS_FOR: 0},
             )
             try:
                 self.storage.commit(metadata.session_id, change)

@@ -31,7 +31,9 @@ def run(*words: str, store: Path) -> str:
 def test_each_example_has_its_test() -> None:
     files = {file.relative_to(EXAMPLES).as_posix() for file in EXAMPLES.rglob("*") if file.is_file()}
     shown = {file for file in files if "__pycache__" not in file}
-    assert shown == {"python_api.py", "mcp_client.py", "explore.py", *(f"clients/{name}.json" for name in CLIENTS)}
+    workflows = {f"{name}.{ending}" for name in ("release_notes", "onboarding") for ending in ("py", "yaml")}
+    clients = {f"clients/{name}.json" for name in CLIENTS}
+    assert shown == {"python_api.py", "mcp_client.py", "explore.py", *workflows, *clients}
 
 
 def test_the_agent_goes_on_where_its_last_run_stopped(tmp_path: Path) -> None:
@@ -46,6 +48,36 @@ def test_the_agent_goes_on_where_its_last_run_stopped(tmp_path: Path) -> None:
         forks = manager.query(status=("abandoned",)).items
         assert [(fork.parent_id, fork.message_count) for fork in forks] == [(session_id, 1)]
         assert manager.metadata(session_id).token_usage["input"] == 1200
+
+
+def test_release_notes_come_out_of_a_repository_when_somebody_says_so(tmp_path: Path) -> None:
+    store, repo = tmp_path / "sessions.db", tmp_path / "shop"
+    who = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org"]
+    subprocess.run(["git", "init", "-q", repo], check=True)
+    for subject in ("Sell books", "Mend the cart"):
+        subprocess.run(["git", "-C", repo, *who, "commit", "-q", "--allow-empty", "-m", subject], check=True)
+    example = str(EXAMPLES / "release_notes.py")
+    waits = run(example, str(repo), store=store)
+    session_id = waits.partition(":")[0]
+    assert f"{session_id}: waiting" in waits
+    assert "ok: Publish '2 changes'?" in waits
+    done = run(example, str(repo), session_id, "yes", store=store)
+    assert done.splitlines() == [
+        f"{session_id}: completed {{'published': True, 'title': '2 changes'}}",
+        "- Mend the cart",
+        "- Sell books",
+    ]
+    with SessionManager(SQLiteSessionStorage(store)) as manager:
+        assert [one.role for one in manager.messages(session_id, order="oldest").items] == ["user", "assistant"]
+        assert [one.tool_name for one in manager.invocations(session_id, "git_log").items] == ["git_log"]
+
+
+def test_the_onboarding_leaves_all_of_it_in_one_session(tmp_path: Path) -> None:
+    said = run(str(EXAMPLES / "onboarding.py"), str(tmp_path), store=tmp_path / "sessions.db").splitlines()
+    assert said == [
+        "completed: Start at src, then run the tests.",
+        "6 messages, 4 calls of agents, 0.034 USD",
+    ]
 
 
 def test_the_client_does_what_a_desktop_does(tmp_path: Path) -> None:

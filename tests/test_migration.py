@@ -54,6 +54,12 @@ BEFORE = {
         *("context.get_step_result", "context.get_step_status", "context.set_output", "context.outputs"),
         *("context.resolve_template", "context.resolve_dict", "context.to_dict"),
     },
+    "Runs of workflows": {
+        *("WorkflowDefinition.from_yaml", "from_file", "from_dict", "workflow.validate", "workflow.get_step"),
+        *("WorkflowEngine", "engine.execute", "result.status", "WorkflowStatus", "StepStatus"),
+        *("result.step_results[step_id].result", "engine.resume_from_session", "engine.list_workflow_sessions"),
+        *("engine.load_from_session", "registry.get(name)(config, inputs).execute", "AgentRegistry.register"),
+    },
 }
 
 
@@ -158,6 +164,18 @@ async def test_data_of_workflows_are_as_the_table_says() -> None:
         assert names["text"] == "3 open in shop"
         assert gave["WorkflowContext.from_dict"]["step.count"] == 3
         assert manager.metadata("run-1").status == "failed"
+
+
+async def test_runs_of_workflows_are_as_the_table_says() -> None:
+    names: dict[str, Any] = {}
+    await results("Runs of workflows", names)
+    with names["manager"]:
+        assert names["step"].id == "count"
+        assert names["is_completed"]
+        assert names["counted"] == {"function": "count", "item_count": 2, "result": 2}
+        assert [one.session_id for one in names["runs"]] == ["triage-1"]
+        assert names["context"].get("steps.count.result.result") == 2
+        assert names["total"]["result"] == 3.0
 
 
 def test_shared_keys_are_read_by_their_prefix_and_internal_ones_are_not_shown(tmp_path: Path) -> None:

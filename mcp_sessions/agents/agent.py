@@ -94,20 +94,24 @@ class SpecializedAgent(ABC):
         context: str | None = None,
         include_history: bool = True,
         *,
+        remember: bool | None = None,
         on_text: OnText | None = None,
         invocation_id: str | None = None,
+        parent_id: str | None = None,
         **about: Any,
     ) -> str:
         """Ask; the answer.
 
-        With the history, what is said goes into it; without, it leaves a record alone. `about` is for
-        `prepare_context`. With an `invocation_id` of the caller's, the same call is made once. Raises ExecutorError,
-        SessionEndedError, LimitError, and what a commit raises.
+        With the history, what is said goes into it; without, it leaves a record alone, unless it is to `remember`.
+        `about` is for `prepare_context`. With an `invocation_id` of the caller's, the same call is made once;
+        `parent_id` is the call under which it is made. Raises ExecutorError, SessionEndedError, LimitError, and what a
+        commit raises.
         """
+        remember = include_history if remember is None else remember
         said: dict[str, Any] = {"prompt": prompt, "context": context, "about": about, "model": self.config.model}
         asks = {name: value for name, value in said.items() if value}
-        if not include_history:
-            asks["include_history"] = False
+        asks |= {"include_history": False} if not include_history else {}
+        asks |= {"remember": True} if remember and not include_history else {}
         call = self.session_manager.call(
             self.name,
             self.session_id,
@@ -116,11 +120,14 @@ class SpecializedAgent(ABC):
             invocation_id,
             slow=True,
             as_user=self._as_user,
+            parent_id=parent_id,
         )
 
         async def ask() -> str:
-            answer = await self.turn(call, prompt, context, include_history, on_text=on_text, **about)
-            if include_history:
+            answer = await self.turn(
+                call, prompt, context, include_history, remember=remember, on_text=on_text, **about
+            )
+            if remember:
                 call.result_ref = None, "message:seq.1"
             return answer.text
 
@@ -139,17 +146,20 @@ class SpecializedAgent(ABC):
         context: str | None = None,
         include_history: bool = True,
         *,
+        remember: bool = True,
         on_text: OnText | None = None,
         **about: Any,
     ) -> Answer:
-        """Ask within a call that has begun, in the session of that call; what is said is committed with it."""
+        """Ask within a call that has begun, in the session of that call; what is said is committed with it, if it is to
+        `remember`.
+        """
         session_id = call.session_id or self.session_id
         checked_text(prompt, "prompt", self.session_manager.limits.message_bytes)
         context = context if context is not None else self.prepare_context(**about)
         checked_text(context or "", "context", MOST_CONTEXT)
         call.model = self.config.model or self.executor.name  # whatever comes, a price that is not known is none of 0
         whole = await anyio.to_thread.run_sync(self._prompt, session_id, prompt, context, include_history)
-        if include_history:
+        if remember:
             call.draft.add_message("user", prompt, invocation_id=call.invocation_id)
             if call.arguments.get("prompt") == prompt:
                 call.refs["prompt"] = "message:seq.0"
@@ -163,7 +173,7 @@ class SpecializedAgent(ABC):
             raise
         answer = _storable(answer)
         _count(call, answer)
-        if include_history:
+        if remember:
             self._refuse_long(answer.text)
             call.draft.add_message(
                 "assistant", answer.text, invocation_id=call.invocation_id, model=answer.model, token_usage=answer.usage

@@ -27,7 +27,8 @@ from .arguments import blank_is_absent, can_be_text, is_hidden, required, schema
 Toolset = Literal["core", "manage", "records", "automation"]
 Function = Callable[..., Any]
 AN_ID = "should be an id: 1 to 128 letters, digits, '.', '_' or '-', beginning with a letter or digit"
-LATER = ("workflow_run", "workflow_status", "workflow_respond")
+AUTOMATION = ("agent_invoke", "workflow_run", "workflow_status", "workflow_respond")
+"""The tools of a toolset that is not always there."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Tool:
     """Its function is `async def`: it runs on an event loop, and is on record as running from its beginning."""
     opens: Callable[..., object] | None = None
     """It works in a session, which is made where there is none, unless this raises for its arguments."""
+    manager: Callable[[], SessionManager] | None = None
+    """Where its sessions are kept; None: where those of the others are."""
     advertised: tuple[str, ...] = field(default=())
 
     @property
@@ -190,11 +193,13 @@ class Toolbox:
         new_session: bool = False,
         kind: Literal["session", "work"] = "work",
         opens: Callable[..., object] | None = None,
+        manager: Callable[[], SessionManager] | None = None,
     ) -> Callable[[Function], Function]:
         """Make a function a tool: its name, docstring and signature are the tool's; its first argument is the Call.
 
         A slow one is `async def`, and does not block: its commits go through threads. Where `opens` is given, which
-        gets the arguments and raises for those that cannot be, its session is made if there is none.
+        gets the arguments and raises for those that cannot be, its session is made if there is none. With a `manager`
+        of its own, its sessions are kept there.
         """
 
         def add(function: Function) -> Function:
@@ -233,6 +238,7 @@ class Toolbox:
                         kind=kind,
                         slow=inspect.iscoroutinefunction(function),
                         opens=opens,
+                        manager=manager,
                         advertised=tuple(name for name in annotations if not is_hidden(annotations[name])),
                     )
                 ]
@@ -287,9 +293,10 @@ class Toolbox:
         room: int | None = None,
         toolsets: Collection[str] | None = None,
         parent_id: str | None = None,
+        within: str | None = None,
     ) -> tuple[Call, Callable[[], Any]]:
         """A call that has not begun, and what the tool does in it: of a slow one, an awaitable. As `invoke`; it is made
-        under the call `parent_id`.
+        under the call `parent_id`, and of a tool that knows no sessions put on record in the session `within`.
         """
         arguments = arguments if arguments is not None else {}
         tool = self.get(name)
@@ -299,9 +306,13 @@ class Toolbox:
             if opens is not None:
                 opens(**self._on(name, toolsets).parse(arguments))
 
+        if tool is not None and tool.manager is not None:
+            manager = tool.manager()
+        if tool is None or "session_id" in tool.annotations:
+            within = None
         call = manager.call(
             name,
-            _named_session(arguments),
+            _named_session(arguments) or within,
             arguments,
             caller,
             invocation_id,
@@ -330,10 +341,8 @@ class Toolbox:
         return tool
 
     def _hint(self, name: str) -> str:
-        if name == "agent_invoke":
+        if name in AUTOMATION:
             return "it is in toolset 'automation', which is off (MCP_SESSIONS_TOOLSETS)."
-        if name in LATER:
-            return "it belongs to toolset 'automation', but is not part of this version."
         close = difflib.get_close_matches(name, self._tools, 1)
         return f"did you mean '{close[0]}'?" if close else f"there are {', '.join(self._tools)}."
 

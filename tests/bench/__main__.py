@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import commits, files, listings, serving, slow
+from . import commits, files, listings, serving, slow, workflows
 from .measure import Row
 from .stores import QUICK, Ground, Measure, Scale
 
@@ -25,6 +25,7 @@ MEASURES: list[tuple[Measure, list[Row]]] = [
     *files.MEASURES,
     *serving.MEASURES,
     *slow.MEASURES,
+    *workflows.MEASURES,
 ]
 
 

@@ -184,5 +184,5 @@ def test_a_tool_that_is_off_or_of_a_later_version_is_told_to_be_one(prepared: De
         "Unknown tool 'agent_invoke': it is in toolset 'automation', which is off (MCP_SESSIONS_TOOLSETS)."
     )
     assert refused(prepared, "workflow_run") == (
-        "Unknown tool 'workflow_run': it belongs to toolset 'automation', but is not part of this version."
+        "Unknown tool 'workflow_run': it is in toolset 'automation', which is off (MCP_SESSIONS_TOOLSETS)."
     )

@@ -1,0 +1,676 @@
+"""WorkflowEngine: begins runs, goes on with them, and answers for them.
+
+A run is a session. Whoever goes on with one claims it in that session; another process that is asked for the same run
+waits, and goes on with it once the first one has died, let go, or was silent for `SILENT_S`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
+
+import anyio
+import anyio.to_thread
+from pydantic import Field
+
+from ..agents.executors.base import Executor
+from ..agents.tools import Reach
+from ..drafts import checked_id
+from ..errors import (
+    ConflictError,
+    InvalidArgumentError,
+    SessionExistsError,
+    WorkflowDefinitionError,
+    WorkflowMismatchError,
+    WorkflowNotFoundError,
+)
+from ..manager import WAITS_FOR, SessionManager
+from ..models import Frozen, Query, SessionStatus, Value, Want
+from ..storage import MemorySessionStorage
+from ..tools import SESSION_TOOLS, Toolbox
+from .definition import FILE_TYPES, WorkflowDefinition
+from .means import Means
+from .run import BEAT_S, Event, Run
+from .secrets import Secrets
+from .state import (
+    BEAT,
+    CLAIM,
+    CONTROL,
+    INPUT,
+    OUTPUT,
+    RESULT,
+    RUN,
+    STATE,
+    STATUS,
+    Control,
+    Done,
+    RunRecord,
+    StepResult,
+    StepStatus,
+    WorkflowStatus,
+    steps_of,
+)
+
+SILENT_S = 3 * BEAT_S
+"""After how long without a sign a living process is taken for one that will not go on."""
+POLL_S = 0.2
+TAG = "workflow"
+_KEYS = (INPUT, OUTPUT, STATUS, RUN, CLAIM, BEAT, CONTROL, WAITS_FOR)
+
+Workflow = WorkflowDefinition | str | os.PathLike[str] | Mapping[str, Any]
+
+
+class WorkflowExecutionResult(Frozen):
+    """How far a run is. `step_results` are by path: an id, or `loop[2].id` within a loop."""
+
+    session_id: str
+    workflow_id: str
+    execution_id: str
+    status: WorkflowStatus
+    outputs: dict[str, Any] = Field(default={})
+    step_results: dict[str, StepResult] = Field(default={})
+    error: str | None = None
+    waiting_for: dict[str, str] = Field(default={})
+    """path of a step -> what a person is asked."""
+    sha256: str = ""
+    """Of the text that the run keeps."""
+    at_work: bool = False
+    """Whether a living process goes on with it."""
+    started_at: datetime
+    completed_at: datetime | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return self.model_dump(mode="json")
+
+
+class WorkflowEngine:
+    """Runs workflows in the sessions of a manager; without one, in memory.
+
+    `toolbox` holds the tools that steps may call, `executors` are asked beside the known ones, by their names here;
+    `reach` bounds executors and directories. `secrets` are those that workflows may name. `directory` is where a
+    workflow finds others by name.
+    """
+
+    def __init__(
+        self,
+        session_manager: SessionManager | None = None,
+        *,
+        toolbox: Toolbox = SESSION_TOOLS,
+        executors: Mapping[str, Executor] | None = None,
+        reach: Reach | None = None,
+        secrets: Mapping[str, str] | Secrets | None = None,
+        directory: str | os.PathLike[str] | None = None,
+        may_start_servers: bool = True,
+    ) -> None:
+        self._own = session_manager is None
+        self.session_manager = session_manager or SessionManager(MemorySessionStorage())
+        self._means = Means(
+            toolbox=toolbox,
+            executors=dict(executors or {}),
+            reach=reach,
+            secrets=secrets if isinstance(secrets, Secrets) else Secrets(secrets),
+            directory=None if directory is None else Path(directory),
+            may_start_servers=may_start_servers,
+        )
+
+    # what callers do
+
+    async def execute(
+        self,
+        workflow: Workflow,
+        inputs: Mapping[str, Any] | None = None,
+        session_id: str | None = None,
+        *,
+        as_user: str | None = None,
+        notify: Callable[[Event], object] | None = None,
+    ) -> WorkflowExecutionResult:
+        """Run a workflow, or go on with its run in that session, as far as it goes.
+
+        A session that is not there is made; one without a run gets one. A run that is over gives what it gave.
+        Raises WorkflowDefinitionError, InvalidArgumentError, WorkflowMismatchError where the session holds another run,
+        and what a commit raises.
+        """
+        definition = as_definition(workflow)
+        return await self._execute(definition, inputs, session_id, as_user=as_user, notify=notify)
+
+    async def resume(
+        self,
+        session_id: str,
+        from_step: str | None = None,
+        *,
+        as_user: str | None = None,
+        notify: Callable[[Event], object] | None = None,
+    ) -> WorkflowExecutionResult:
+        """Go on with a run, by the text that it keeps.
+
+        One that failed, was cancelled or went well in part begins anew at what did not go well; with `from_step`, at
+        that step and all that need it. Raises WorkflowNotFoundError, InvalidArgumentError.
+        """
+        found = await self._read(session_id, as_user)
+        if from_step is not None and found.definition.get_step(from_step) is None:
+            raise InvalidArgumentError(
+                f"There is no step '{from_step}': there are {', '.join(s.id for s in found.definition.spec.walk())}.",
+                argument="from_step",
+            )
+        if from_step is None and found.status in (
+            WorkflowStatus.COMPLETED,
+            WorkflowStatus.WAITING,
+            WorkflowStatus.RUNNING,
+        ):
+            return await self._advance(session_id, found.definition, as_user=as_user, notify=notify)
+        fence = await self._claim(session_id, as_user, even_over=True)
+        assert fence is not None
+        found = await self._read(session_id, as_user)
+        anew = _anew(found, from_step)
+        await anyio.to_thread.run_sync(self._begin_anew, found, anew, fence, as_user)
+        return await self._advance(session_id, found.definition, as_user=as_user, notify=notify)
+
+    async def respond(
+        self,
+        session_id: str,
+        step: str,
+        approved: bool,
+        comment: str | None = None,
+        *,
+        by: str | None = None,
+        as_user: str | None = None,
+        notify: Callable[[Event], object] | None = None,
+    ) -> WorkflowExecutionResult:
+        """Answer a step that waits, and go on with the run. The first answer holds: the same again changes nothing.
+
+        Raises InvalidArgumentError for a step that does not wait, ConflictError where it was answered otherwise.
+        """
+        found = await self._read(session_id, as_user)
+        done = found.steps.get(step)
+        answered = next(
+            (answer for name, answer in found.control.answers.items() if name.partition("@")[0] == step), None
+        )
+        if done is None or done.state.status is not StepStatus.WAITING:
+            if answered is not None and answered["approved"] == approved:
+                return self._result(await self._read(session_id, as_user))
+            raise InvalidArgumentError(_not_waiting(found, step), argument="step")
+        if done.state.until is not None and self.session_manager.clock() >= done.state.until:
+            raise InvalidArgumentError(
+                f"Step '{step}' waited until {done.state.until:%Y-%m-%d %H:%M:%S} UTC: it is answered by that. "
+                f"Go on with it: mcp-sessions workflow resume {session_id}",
+                argument="step",
+            )
+        at = self.session_manager.clock().isoformat().replace("+00:00", "Z")
+        answer = {"approved": approved, "comment": comment or "", "by": by or "", "at": at}
+        await anyio.to_thread.run_sync(self._control, session_id, done.state.question(step), answer, None, as_user)
+        return await self._advance(session_id, found.definition, as_user=as_user, notify=notify)
+
+    async def cancel(
+        self, session_id: str, reason: str | None = None, *, as_user: str | None = None
+    ) -> WorkflowExecutionResult:
+        """End a run; what is at work is cancelled. One that is over stays as it is."""
+        found = await self._read(session_id, as_user)
+        if found.status.over:
+            return self._result(found)
+        await anyio.to_thread.run_sync(self._control, session_id, None, None, reason or "It was cancelled.", as_user)
+        return await self._advance(session_id, found.definition, as_user=as_user)
+
+    def status(self, session_id: str, *, as_user: str | None = None) -> WorkflowExecutionResult:
+        """How far a run is; blocking, as the store is. Raises WorkflowNotFoundError where the session has none."""
+        return self._result(self._read_whole(session_id, as_user))
+
+    def list_runs(
+        self, workflow: str | None = None, limit: int = 100, *, as_user: str | None = None
+    ) -> list[WorkflowExecutionResult]:
+        """The runs last changed, newest first, without their steps; of one workflow, by its name."""
+        tags = (TAG,) if workflow is None else (TAG, workflow)
+        query = Query(tags=tags, match="all", limit=limit, as_user=as_user)
+        found: list[WorkflowExecutionResult] = []
+        for head in self.session_manager.query(query).items:
+            data = self.session_manager.view(head.session_id, Want(keys=_KEYS, as_user=as_user)).data
+            if RUN in data:
+                found.append(self._result(_Found(head.session_id, data, {}, self._alive(data))))
+        return found
+
+    def close(self) -> None:
+        """Let go of the store, where the engine opened it itself."""
+        if self._own:
+            self.session_manager.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # beginning
+
+    async def _execute(
+        self,
+        definition: WorkflowDefinition,
+        inputs: Mapping[str, Any] | None,
+        session_id: str | None,
+        *,
+        parent_id: str | None = None,
+        depth: int = 0,
+        as_user: str | None = None,
+        notify: Callable[[Event], object] | None = None,
+    ) -> WorkflowExecutionResult:
+        await anyio.to_thread.run_sync(self._means.check, definition)
+        if session_id is None:
+            session_id = self.session_manager.make_id("ses")
+        checked_id(session_id, "session_id", self.session_manager.limits.id_chars)
+        begin = self._begin
+        await anyio.to_thread.run_sync(begin, definition, inputs, session_id, parent_id, as_user)
+        return await self._advance(session_id, definition, depth=depth, as_user=as_user, notify=notify)
+
+    def _begin(
+        self,
+        definition: WorkflowDefinition,
+        inputs: Mapping[str, Any] | None,
+        session_id: str,
+        parent_id: str | None,
+        as_user: str | None,
+    ) -> None:
+        """Make the session of a run, or put the run into it; where it is there already, look that it is the same."""
+        manager = self.session_manager
+        record = RunRecord(
+            name=definition.name,
+            version=definition.spec.version,
+            sha256=definition.sha256,
+            text=definition.text,
+            base=None if definition.base is None else str(definition.base),
+            execution_id=manager.make_id("run"),
+            started_at=manager.clock(),
+        )
+        try:
+            data = manager.view(session_id, Want(keys=_KEYS, as_user=as_user)).data
+        except LookupError:
+            keys = _first_keys(definition, inputs or {}, record)
+            try:
+                manager.create_session(
+                    session_id,
+                    f"Workflow: {definition.name}",
+                    as_user,
+                    [TAG, definition.name],
+                    data=keys,
+                    parent_id=parent_id,
+                )
+            except SessionExistsError:
+                data = manager.view(session_id, Want(keys=_KEYS, as_user=as_user)).data
+            else:
+                return
+        if RUN in data:
+            _check_same(session_id, definition, inputs, data)
+            return
+        draft = manager.draft()
+        for key, value in _first_keys(definition, inputs or {}, record).items():
+            draft.set_value(key, value, 0 if key == RUN else None)
+        draft.alter(add_tags=[TAG, definition.name])
+        if manager.metadata(session_id, as_user=as_user).purpose is None:
+            draft.alter(purpose=f"Workflow: {definition.name}")
+        try:
+            manager.storage.commit(session_id, draft.change(manager.clock(), as_user=as_user))
+        except ConflictError:  # another one began at the same moment
+            _check_same(
+                session_id, definition, inputs, manager.view(session_id, Want(keys=_KEYS, as_user=as_user)).data
+            )
+
+    def _begin_anew(self, found: _Found, anew: Iterable[str], fence: int, as_user: str | None) -> None:
+        """Take back what some steps gave, so that they are run again, and open the session again."""
+        ids = set(anew)
+        paths = [path for path in found.steps if _id_of(path) in ids or _within(path, ids)]
+        generations = {**found.record.generations}
+        for step_id in ids:
+            generations[step_id] = generations.get(step_id, 0) + 1
+        record = found.record.model_copy(update={"generations": generations, "completed_at": None, "error": None})
+        answers = {
+            name: answer for name, answer in found.control.answers.items() if name.partition("@")[0] not in paths
+        }
+        manager = self.session_manager
+        draft = manager.draft()
+        draft.set_value(RUN, record.model_dump(mode="json", exclude_defaults=True))
+        draft.set_value(STATUS, WorkflowStatus.RUNNING.value)
+        draft.set_value(CONTROL, Control(answers=answers).model_dump(mode="json", exclude_none=True))
+        draft.set_value(CLAIM, None, fence)
+        draft.unset([*(STATE + path for path in paths), *(RESULT + path for path in paths), OUTPUT])
+        draft.alter(status=SessionStatus.ACTIVE)
+        manager.storage.commit(found.session_id, draft.change(manager.clock(), as_user=as_user))
+
+    def _control(
+        self,
+        session_id: str,
+        question: str | None,
+        answer: dict[str, Any] | None,
+        cancel: str | None,
+        as_user: str | None,
+    ) -> None:
+        """Put on record what somebody says to a run."""
+        manager = self.session_manager
+        while True:
+            data = manager.view(session_id, Want(keys=(CONTROL,), as_user=as_user)).data
+            known = Control.model_validate(data[CONTROL].value) if CONTROL in data else Control()
+            if question is not None and answer is not None and question in known.answers:
+                if known.answers[question]["approved"] == answer["approved"]:
+                    return
+                raise ConflictError(
+                    f"Step '{question.partition('@')[0]}' was answered otherwise a moment ago. See workflow status.",
+                    session_id=session_id,
+                )
+            answers = (
+                {**known.answers, question: answer} if question is not None and answer is not None else known.answers
+            )
+            control = Control(cancel=cancel or known.cancel, answers=answers)
+            version = data[CONTROL].version if CONTROL in data else 0
+            try:
+                manager.set_value(
+                    session_id, CONTROL, control.model_dump(mode="json", exclude_none=True), version, as_user=as_user
+                )
+            except ConflictError:
+                continue
+            return
+
+    # going on
+
+    async def _advance(
+        self,
+        session_id: str,
+        definition: WorkflowDefinition,
+        *,
+        depth: int = 0,
+        as_user: str | None = None,
+        notify: Callable[[Event], object] | None = None,
+    ) -> WorkflowExecutionResult:
+        while True:
+            fence = await self._claim(session_id, as_user)
+            if fence is None:
+                return self._result(await self._read(session_id, as_user, definition))
+            status = WorkflowStatus.RUNNING
+            try:
+                found = await self._read(session_id, as_user)
+                run = Run(
+                    self.session_manager,
+                    definition,
+                    found.record,
+                    session_id,
+                    fence,
+                    inputs=found.inputs,
+                    done=found.steps,
+                    control=found.control,
+                    control_version=found.control_version,
+                    means=self._means.of(definition, self._child),
+                    depth=depth,
+                    as_user=as_user,
+                    notify=notify,
+                )
+                status, _ = await run.advance()
+            finally:
+                if status is WorkflowStatus.RUNNING:
+                    with anyio.CancelScope(shield=True):
+                        await anyio.to_thread.run_sync(self._let_go, session_id, fence, as_user)
+            if status is not WorkflowStatus.RUNNING:
+                return self._result(await self._read(session_id, as_user, definition))
+
+    async def _child(
+        self,
+        name: str,
+        base: Path | None,
+        inputs: Mapping[str, Any],
+        *,
+        session_id: str,
+        parent_id: str,
+        depth: int,
+        as_user: str | None,
+    ) -> WorkflowExecutionResult:
+        """Run another workflow for a step."""
+        definition = await anyio.to_thread.run_sync(self._found, session_id, name, base, as_user)
+        return await self._execute(definition, inputs, session_id, parent_id=parent_id, depth=depth, as_user=as_user)
+
+    def _found(self, session_id: str, name: str, base: Path | None, as_user: str | None) -> WorkflowDefinition:
+        """The text that a child keeps where it was begun, else that of its file now."""
+        try:
+            data = self.session_manager.view(session_id, Want(keys=(RUN,), as_user=as_user)).data
+        except LookupError:
+            data = {}
+        if RUN in data:
+            return pinned(RunRecord.model_validate(data[RUN].value))
+        return named(name, self._means.directory, base)
+
+    async def _claim(self, session_id: str, as_user: str | None, *, even_over: bool = False) -> int | None:
+        """Make the run this process's; the fencing number. None where there is nothing to go on with.
+
+        Waits while another living process goes on with it.
+        """
+        manager, storage = self.session_manager, self.session_manager.storage
+        owner = await anyio.to_thread.run_sync(storage.owner)
+        sign: tuple[int, int] | None = None
+        silent_since = anyio.current_time()
+
+        def look() -> tuple[dict[str, Value], bool]:
+            data = manager.view(session_id, Want(keys=(STATUS, CLAIM, BEAT), as_user=as_user)).data
+            return data, self._alive(data)
+
+        def take(version: int) -> int:
+            draft = manager.draft()
+            draft.set_value(CLAIM, {"owner": owner}, version)
+            change = draft.change(manager.clock(), as_user=as_user, active=False)
+            return cast("int", storage.commit(session_id, change).revision)
+
+        while True:
+            data, alive = await anyio.to_thread.run_sync(look)
+            if WorkflowStatus(data[STATUS].value).over and not even_over:
+                return None
+            version = data[CLAIM].version if CLAIM in data else 0
+            now = (version, data[BEAT].version if BEAT in data else 0)
+            if now != sign:
+                sign, silent_since = now, anyio.current_time()
+            if not alive or anyio.current_time() - silent_since >= SILENT_S:
+                try:
+                    return await anyio.to_thread.run_sync(take, version)
+                except ConflictError:
+                    continue
+            await anyio.sleep(POLL_S)
+
+    def _let_go(self, session_id: str, fence: int, as_user: str | None) -> None:
+        """Leave a run that is not over to whoever goes on with it next, unless it is another's already."""
+        manager = self.session_manager
+        draft = manager.draft()
+        draft.set_value(CLAIM, None, fence)
+        try:
+            manager.storage.commit(session_id, draft.change(manager.clock(), as_user=as_user, active=False))
+        except (ConflictError, LookupError):
+            return
+
+    def _alive(self, data: Mapping[str, Value]) -> bool:
+        claim = data[CLAIM].value if CLAIM in data else None
+        return claim is not None and self.session_manager.storage.alive(claim["owner"])
+
+    # reading
+
+    async def _read(self, session_id: str, as_user: str | None, definition: WorkflowDefinition | None = None) -> _Found:
+        """The run; where its definition is known, that is not read again."""
+        found = await anyio.to_thread.run_sync(self._read_whole, session_id, as_user)
+        if definition is not None and definition.sha256 == found.record.sha256:
+            found.definition = definition
+        return found
+
+    def _read_whole(self, session_id: str, as_user: str | None) -> _Found:
+        view = self.session_manager.view
+        data = view(session_id, Want(keys=_KEYS, as_user=as_user)).data
+        if RUN not in data:
+            raise WorkflowNotFoundError(session_id)
+        states = view(session_id, Want(prefix=STATE, as_user=as_user)).data
+        results = view(session_id, Want(prefix=RESULT, as_user=as_user)).data
+        return _Found(session_id, data, steps_of(states, results), self._alive(data))
+
+    def _result(self, found: _Found) -> WorkflowExecutionResult:
+        record = found.record
+        return WorkflowExecutionResult(
+            session_id=found.session_id,
+            workflow_id=record.name,
+            execution_id=record.execution_id,
+            status=found.status,
+            outputs=found.outputs,
+            step_results={path: StepResult.of(path, done) for path, done in found.in_order()},
+            error=record.error,
+            waiting_for=found.waits_for,
+            sha256=record.sha256,
+            at_work=found.alive,
+            started_at=record.started_at,
+            completed_at=record.completed_at,
+        )
+
+
+class _Found:
+    """A run as its session holds it."""
+
+    def __init__(self, session_id: str, data: Mapping[str, Value], steps: dict[str, Done], alive: bool) -> None:
+        self.session_id = session_id
+        self.record = RunRecord.model_validate(data[RUN].value)
+        self.status = WorkflowStatus(data[STATUS].value)
+        self.inputs = cast("dict[str, Any]", data[INPUT].value if INPUT in data else {})
+        self.outputs = cast("dict[str, Any]", data[OUTPUT].value if OUTPUT in data else {})
+        self.control = Control.model_validate(data[CONTROL].value) if CONTROL in data else Control()
+        self.control_version = data[CONTROL].version if CONTROL in data else 0
+        self.waits_for = cast("dict[str, str]", data[WAITS_FOR].value if WAITS_FOR in data else {})
+        self.steps = steps
+        self.alive = alive
+
+    @cached_property
+    def definition(self) -> WorkflowDefinition:
+        """By the text that it keeps."""
+        return pinned(self.record)
+
+    def in_order(self) -> list[tuple[str, Done]]:
+        """The steps in the order in which they were written, those of loops by their items."""
+        if not self.steps:
+            return []
+        place = {step_id: index for index, step_id in enumerate(self.definition.steps)}
+        return sorted(self.steps.items(), key=lambda one: _place(one[0], place))
+
+
+def pinned(record: RunRecord) -> WorkflowDefinition:
+    """The definition that a run keeps."""
+    base = None if record.base is None else Path(record.base)
+    return WorkflowDefinition.from_yaml(record.text, name=f"<{record.name}>", base=base)
+
+
+def as_definition(workflow: Workflow) -> WorkflowDefinition:
+    """A definition; from a path, or from what YAML would give."""
+    if isinstance(workflow, WorkflowDefinition):
+        return workflow
+    if isinstance(workflow, Mapping):
+        return WorkflowDefinition.from_dict(workflow)
+    return WorkflowDefinition.from_file(workflow)
+
+
+def named(name: str, directory: Path | None, base: Path | None) -> WorkflowDefinition:
+    """A workflow that another one names: of the directory by its name, else a file beside it.
+
+    Raises WorkflowDefinitionError.
+    """
+    if directory is not None:
+        for ending in FILE_TYPES:
+            file = directory / f"{name}{ending}"
+            if checked_name(name) and file.is_file():
+                return WorkflowDefinition.from_file(file)
+        found = sorted(file.stem for file in directory.glob("*") if file.suffix in FILE_TYPES)
+        raise WorkflowDefinitionError(
+            [f"There is no workflow '{name[:80]}' in {directory}: there are {', '.join(found) or 'none'}."]
+        )
+    file = (base or Path()) / name
+    if not file.is_file():
+        raise WorkflowDefinitionError(
+            [f"There is no workflow file {file}. A name is a path beside the one that names it."]
+        )
+    return WorkflowDefinition.from_file(file)
+
+
+def checked_name(name: str) -> bool:
+    """Whether it is the name of a file, and no path."""
+    return name not in ("", ".", "..") and not any(mark in name for mark in ("/", "\\", ":", "\0"))
+
+
+def _first_keys(definition: WorkflowDefinition, inputs: Mapping[str, Any], record: RunRecord) -> dict[str, Any]:
+    return {
+        INPUT: definition.inputs(inputs),
+        STATUS: WorkflowStatus.RUNNING.value,
+        RUN: record.model_dump(mode="json", exclude_defaults=True),
+    }
+
+
+def _check_same(
+    session_id: str, definition: WorkflowDefinition, inputs: Mapping[str, Any] | None, data: Mapping[str, Value]
+) -> None:
+    record = RunRecord.model_validate(data[RUN].value)
+    if record.sha256 != definition.sha256:
+        raise WorkflowMismatchError(
+            f"Session {session_id} holds a run of '{record.name}' ({record.sha256[:12]}), and this is "
+            f"'{definition.name}' ({definition.sha256[:12]}): a run keeps the text it began with. Go on with it "
+            f"(mcp-sessions workflow resume {session_id}), or run this one in another session."
+        )
+    if inputs is not None and definition.inputs(inputs) != data[INPUT].value:
+        raise WorkflowMismatchError(
+            f"Session {session_id} holds a run of '{record.name}' with other inputs. Leave them out to go on with it, "
+            "or run it in another session."
+        )
+
+
+def _not_waiting(found: _Found, step: str) -> str:
+    waiting = [path for path, done in found.steps.items() if done.state.status is StepStatus.WAITING]
+    known = f"{', '.join(waiting)} {'do' if len(waiting) > 1 else 'does'}" if waiting else "none does"
+    return f"Step '{step[:80]}' of session {found.session_id} does not wait for an answer: {known}."
+
+
+def _id_of(path: str) -> str:
+    return path.rpartition(".")[2]
+
+
+def _within(path: str, ids: set[str]) -> bool:
+    return any(part.partition("[")[0] in ids for part in path.split(".")[:-1])
+
+
+def _place(path: str, place: Mapping[str, int]) -> list[int]:
+    found: list[int] = []
+    for part in path.split("."):
+        name, _, index = part.partition("[")
+        found += [place.get(name, 0), int(index.removesuffix("]") or 0) if index else -1]
+    return found
+
+
+def _anew(found: _Found, from_step: str | None) -> set[str]:
+    """The ids of the steps to run again: what did not go well, or a step; with what needs them, and is in or around
+    them.
+    """
+    definition = found.definition
+    if from_step is not None:
+        begin = {from_step}
+    else:
+        begin = {_id_of(path) for path, done in found.steps.items() if _goes_again(done)}
+        begin |= {
+            part.partition("[")[0]
+            for path, done in found.steps.items()
+            if _goes_again(done)
+            for part in path.split(".")
+        }
+    anew = set(begin)
+    while True:
+        more = {name for name, needed in definition.edges.items() if needed & anew}
+        more |= {name for name, causes in definition.handlers.items() if causes & anew}
+        for step in definition.spec.walk():
+            inner = {one.id for one in step.walk()} - {step.id}
+            if inner & anew:
+                more.add(step.id)
+            if step.id in begin and from_step is not None:
+                more |= inner
+        if more <= anew:
+            return anew
+        anew |= more
+
+
+def _goes_again(done: Done) -> bool:
+    state = done.state
+    return state.status in (StepStatus.FAILED, StepStatus.CANCELLED, StepStatus.WAITING) or state.blocked

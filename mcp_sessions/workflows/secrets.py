@@ -1,0 +1,52 @@
+"""Secrets of a workflow: known by name alone, given to what needs them, and kept out of what is stored."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+from ..records import REDACTED
+
+SHORTEST = 4
+"""Characters: a shorter one would be found everywhere."""
+
+
+class Secrets:
+    """Values by name."""
+
+    def __init__(self, values: Mapping[str, str] | None = None) -> None:
+        self._values = dict(values or {})
+
+    @classmethod
+    def of_environment(cls, names: Iterable[str]) -> Secrets:
+        """The variables of these names, of those that are set."""
+        return cls({name: os.environ[name] for name in names if name in os.environ})
+
+    def names(self) -> Mapping[str, str]:
+        """What stands in records instead of each."""
+        return {name: f"[secret {name}]" for name in self._values}
+
+    def values(self) -> Mapping[str, str]:
+        """The secrets themselves: for what is sent, and never for what is stored."""
+        return self._values
+
+    def scrubbed(self, text: str) -> str:
+        """A text without them."""
+        for secret in self._values.values():
+            if len(secret) >= SHORTEST and secret in text:
+                text = text.replace(secret, REDACTED)
+        return text
+
+    def scrub(self, value: Any) -> Any:
+        """A JSON value without them, in names too."""
+        if not self._values:
+            return value
+        if isinstance(value, str):
+            return self.scrubbed(value)
+        if isinstance(value, dict):
+            fields = cast("dict[str, Any]", value)
+            return {self.scrubbed(name): self.scrub(member) for name, member in fields.items()}
+        if isinstance(value, list):
+            return [self.scrub(member) for member in cast("list[Any]", value)]
+        return value
