@@ -151,6 +151,10 @@ class Settings(BaseSettings):
     agent_prompt_chars: PositiveInt = 200_000
     agent_output_bytes: PositiveInt = 16 << 20
 
+    workflow_dir: Path | None = None
+    workflow_text: bool = False
+    workflow_secrets: Names = ()
+
     workflow_session_storage: str | None = Field(default=None, validation_alias=WORKFLOW_PREFIX + "STORAGE", repr=False)
     workflow_session_path: Path | None = Field(default=None, validation_alias=WORKFLOW_PREFIX + "PATH")
 

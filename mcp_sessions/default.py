@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from .errors import ConfigError
 from .manager import SessionManager
 from .storage import open_storage
 
@@ -36,11 +37,25 @@ def set_session_manager(manager: SessionManager | None) -> None:
         _manager = manager
 
 
-def manager_from(settings: Settings) -> SessionManager:
-    """A manager as the settings say. Raises ConfigError, StorageError."""
+def workflow_storage(settings: Settings) -> str | None:
+    """The url of the store of workflow runs; None where they are kept with the other sessions. Raises ConfigError."""
+    where, path = settings.workflow_session_storage, settings.workflow_session_path
+    if where == "memory":
+        return "memory:"
+    if where == "filesystem":
+        if path is None:
+            raise ConfigError("WORKFLOW_SESSION_STORAGE is filesystem, and WORKFLOW_SESSION_PATH does not say where.")
+        return path.expanduser().absolute().as_uri()
+    if where is None and path is not None:
+        return path.expanduser().absolute().as_uri()
+    return where
+
+
+def manager_from(settings: Settings, url: str | None = None) -> SessionManager:
+    """A manager as the settings say, of their store or another. Raises ConfigError, StorageError."""
     limits = settings.limits()
     return SessionManager(
-        open_storage(settings.storage, durability=settings.durability, limits=limits),
+        open_storage(url or settings.storage, durability=settings.durability, limits=limits),
         limits=limits,
         redact=settings.redact,
         abandon_after=settings.abandon_after,

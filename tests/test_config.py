@@ -246,4 +246,4 @@ def test_the_example_says_what_has_no_effect_yet() -> None:
             if comment.rpartition("# Later version: ")[1]:
                 marked.add(line[1:].partition("=")[0])
     names = {f"MCP_SESSIONS_{name}" for name in later}
-    assert marked == names | {"WORKFLOW_SESSION_STORAGE", "WORKFLOW_SESSION_PATH"}
+    assert marked == names

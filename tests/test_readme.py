@@ -21,6 +21,7 @@ from mcp_sessions.cli.demo import story
 from mcp_sessions.config import Settings, sqlite_url, variable
 from mcp_sessions.server import prompts
 from mcp_sessions.tools import SESSION_TOOLS
+from mcp_sessions.workflows import WorkflowDefinition
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -58,8 +59,15 @@ def rows(heading: str) -> list[list[str]]:
 
 
 def test_every_block_is_of_a_kind_that_is_checked_here() -> None:
-    assert {kind for kind, _ in BLOCKS} == {"sh", "powershell", "python", "json", "text"}
+    assert {kind for kind, _ in BLOCKS} == {"sh", "powershell", "python", "json", "text", "yaml"}
     assert sorted(LINES) == sorted([*QUICK_START, *WITH_UV, *CI, *OURS])
+
+
+def test_the_workflow_is_one() -> None:
+    (text,) = blocks("yaml")
+    definition = WorkflowDefinition.from_yaml(text)
+    definition.check_tools(SESSION_TOOLS)
+    assert [step.kind for step in definition.spec.steps] == ["tool", "agent", "approve", "tool"]
 
 
 def test_the_quick_start_is_two_commands_of_which_each_word_is_there() -> None:

@@ -38,6 +38,7 @@ COMMANDS = {
     "get": _Place("get", "get", "Print the value of a key, or list the keys of a session."),
     "set": _Place("set", "set_value", "Set a key of a session."),
     "agent": _Place("agent", "agent", "Ask an agent about a codebase."),
+    "workflow": _Place("workflow", "workflow", "Run workflows, and see to their runs."),
     "import": _Place("importing", "importing", "Copy sessions from elsewhere into the store."),
     "backup": _Place("backup", "backup", "Copy the whole store into a file, while others write."),
     "doctor": _Place("doctor", "doctor", "Check the settings, the store and the MCP clients."),

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import click
 
-from ..errors import ConfigError, InvalidArgumentError, SessionNotFoundError, SessionsError
+from ..errors import (
+    ConfigError,
+    InvalidArgumentError,
+    SessionNotFoundError,
+    SessionsError,
+    WorkflowDefinitionError,
+    WorkflowNotFoundError,
+)
 from .text import one_line, without_password
 
 
@@ -31,8 +38,8 @@ class Missing(Failed):
 
 def ended(error: SessionsError) -> Failed:
     """The end that an error of ours makes."""
-    if isinstance(error, SessionNotFoundError):
+    if isinstance(error, (SessionNotFoundError, WorkflowNotFoundError)):
         return Missing(str(error))
-    if isinstance(error, (InvalidArgumentError, ConfigError)):
+    if isinstance(error, (InvalidArgumentError, ConfigError, WorkflowDefinitionError)):
         return Misused(str(error))
     return Failed(str(error))

@@ -6,7 +6,7 @@ import gc
 import logging
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -62,8 +62,9 @@ def _over_stdio(session: str | None, toolsets: str | None) -> None:
         from .toolbox import toolbox
 
         settings = _settings(toolsets)
-        tools = toolbox(settings)
-    with _opened(settings) as manager:
+        until_the_end = ExitStack()
+        tools = toolbox(settings, until_the_end)
+    with until_the_end, _opened(settings) as manager:
         if session is not None:
             from ..errors import SessionExistsError
 
@@ -82,11 +83,13 @@ def _over_http(host: str | None, port: int | None, toolsets: str | None) -> None
         from .toolbox import toolbox
 
         settings = _settings(toolsets)
-        tools = toolbox(settings)
+        until_the_end = ExitStack()
+        tools = toolbox(settings, until_the_end)
     _refuse_tokens(settings)
     names = _name(settings, "host", host), _name(settings, "port", port)
     host = settings.host if host is None else host
-    with http.listen(host, settings.port if port is None else port, names) as bound, _opened(settings) as manager:
+    port = settings.port if port is None else port
+    with until_the_end, http.listen(host, port, names) as bound, _opened(settings) as manager:
         app = http.build_app(build_server(manager, tools, settings.toolsets), manager, host)
         url = http.url_of(bound)
         click.echo(f"Serving MCP at {url}/mcp (streamable HTTP) and {url}/sse (SSE). Ctrl-C ends it.", err=True)

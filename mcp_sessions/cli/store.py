@@ -24,33 +24,33 @@ NAMED = 5
 
 
 @contextmanager
-def store() -> Generator[SessionManager | None]:
-    """The store of the settings; None where nothing was ever kept there, and then it is not made.
-
-    Raises ConfigError, StorageError.
+def store(*, of_workflows: bool = False) -> Generator[SessionManager | None]:
+    """The store of the settings, or the one where runs of workflows are kept; None where nothing was ever kept there,
+    and then it is not made. Raises ConfigError, StorageError.
     """
     from ..config import Settings
-    from ..default import manager_from
+    from ..default import manager_from, workflow_storage
     from ..storage import location
 
     settings = Settings()
-    place = location(settings.storage)
+    url = (workflow_storage(settings) if of_workflows else None) or settings.storage
+    place = location(url)
     if place is not None and not place.exists():
         yield None
         return
-    with manager_from(settings) as manager:
+    with manager_from(settings, url) as manager:
         yield manager
 
 
 @contextmanager
-def store_with(text: str) -> Generator[tuple[SessionManager, SessionMetadata]]:
+def store_with(text: str, *, of_workflows: bool = False) -> Generator[tuple[SessionManager, SessionMetadata]]:
     """The store and the head of the session that `text` means: its id, a beginning of it that no other has, or `-`
     for the one last updated. Ends the command where there is no such session, or are several.
     """
     if not text:
         raise Misused("The session ID is empty. `mcp-sessions ls` lists the sessions.")
     checked_text(text, "The session ID", LONGEST)
-    with store() as manager:
+    with store(of_workflows=of_workflows) as manager:
         if manager is None:
             raise Missing(f"Session {text} not found: there are no sessions yet.")
         yield manager, _meant(manager, text)

@@ -114,7 +114,8 @@ def test_the_tool_is_off_unless_it_is_turned_on(store: Path) -> None:
         assert "toolset 'automation', which is off" in refusal["content"][0]["text"]
     with Pipe(store, "--toolsets", "automation") as server:
         server.shake_hands()
-        (tool,) = server.ask("tools/list")["result"]["tools"]
+        tool, *workflows = server.ask("tools/list")["result"]["tools"]
+        assert [one["name"] for one in workflows] == ["workflow_run", "workflow_status", "workflow_respond"]
         assert tool["inputSchema"]["required"] == ["operation", "prompt"]
         assert 40 <= len(tool["description"]) <= 300
         assert "readOnlyHint" not in tool["annotations"] or not tool["annotations"]["readOnlyHint"]

@@ -227,5 +227,5 @@ def test_a_fault_of_ours_is_one_line_that_asks_for_a_report(run: Run, monkeypatc
 def test_help_promises_nothing_that_is_not_there(run: Run) -> None:
     told = run("--help").stdout
     assert "stdio or HTTP" in told
-    for later in ("page", "PostgreSQL", "workflow", "token"):
+    for later in ("page", "PostgreSQL", "token"):
         assert later not in told
