@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
@@ -168,7 +169,7 @@ class WorkflowEngine:
         assert fence is not None
         found = await self._read(session_id, as_user)
         anew = _anew(found, from_step)
-        await anyio.to_thread.run_sync(self._begin_anew, found, anew, fence, as_user)
+        await anyio.to_thread.run_sync(self._begin_anew, found, anew, from_step is not None, fence, as_user)
         return await self._advance(session_id, found.definition, as_user=as_user, notify=notify)
 
     async def respond(
@@ -204,7 +205,10 @@ class WorkflowEngine:
         at = self.session_manager.clock().isoformat().replace("+00:00", "Z")
         answer = {"approved": approved, "comment": comment or "", "by": by or "", "at": at}
         await anyio.to_thread.run_sync(self._control, session_id, done.state.question(step), answer, None, as_user)
-        return await self._advance(session_id, found.definition, as_user=as_user, notify=notify)
+        result = await self._advance(session_id, found.definition, as_user=as_user, notify=notify)
+        if result.status.over:
+            await self._go_on_around(session_id, as_user)
+        return result
 
     async def cancel(
         self, session_id: str, reason: str | None = None, *, as_user: str | None = None
@@ -214,7 +218,12 @@ class WorkflowEngine:
         if found.status.over:
             return self._result(found)
         await anyio.to_thread.run_sync(self._control, session_id, None, None, reason or "It was cancelled.", as_user)
-        return await self._advance(session_id, found.definition, as_user=as_user)
+        result = await self._advance(session_id, found.definition, as_user=as_user)
+        for path in result.step_results:  # what a step has run elsewhere
+            if found.definition.steps[_id_of(path)].workflow is not None:
+                with suppress(LookupError):
+                    await self.cancel(found.record.child_id(path, _id_of(path)), reason, as_user=as_user)
+        return result
 
     def status(self, session_id: str, *, as_user: str | None = None) -> WorkflowExecutionResult:
         """How far a run is; blocking, as the store is. Raises WorkflowNotFoundError where the session has none."""
@@ -245,6 +254,20 @@ class WorkflowEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    async def _go_on_around(self, session_id: str, as_user: str | None) -> None:
+        """Go on with the run that waited for this one, if there is one."""
+        head = await anyio.to_thread.run_sync(partial(self.session_manager.metadata, session_id, as_user=as_user))
+        if head.parent_id is None:
+            return
+        try:
+            around = await self._read(head.parent_id, as_user)
+        except LookupError:
+            return
+        if around.status is WorkflowStatus.WAITING:
+            result = await self._advance(head.parent_id, around.definition, as_user=as_user)
+            if result.status.over:
+                await self._go_on_around(head.parent_id, as_user)
 
     # beginning
 
@@ -319,14 +342,19 @@ class WorkflowEngine:
                 session_id, definition, inputs, manager.view(session_id, Want(keys=_KEYS, as_user=as_user)).data
             )
 
-    def _begin_anew(self, found: _Found, anew: Iterable[str], fence: int, as_user: str | None) -> None:
+    def _begin_anew(
+        self, found: _Found, anew: Iterable[str], from_beginning: bool, fence: int, as_user: str | None
+    ) -> None:
         """Take back what some steps gave, so that they are run again, and open the session again."""
         ids = set(anew)
         paths = [path for path in found.steps if _id_of(path) in ids or _within(path, ids)]
-        generations = {**found.record.generations}
+        generations, restarts = {**found.record.generations}, {**found.record.restarts}
         for step_id in ids:
             generations[step_id] = generations.get(step_id, 0) + 1
-        record = found.record.model_copy(update={"generations": generations, "completed_at": None, "error": None})
+            if from_beginning:
+                restarts[step_id] = restarts.get(step_id, 0) + 1
+        again: dict[str, Any] = {"generations": generations, "restarts": restarts, "completed_at": None, "error": None}
+        record = found.record.model_copy(update=again)
         answers = {
             name: answer for name, answer in found.control.answers.items() if name.partition("@")[0] not in paths
         }
@@ -424,20 +452,27 @@ class WorkflowEngine:
         parent_id: str,
         depth: int,
         as_user: str | None,
+        again: bool,
     ) -> WorkflowExecutionResult:
-        """Run another workflow for a step."""
-        definition = await anyio.to_thread.run_sync(self._found, session_id, name, base, as_user)
+        """Run another workflow for a step; one that failed there is tried `again`."""
+        definition, has_failed = await anyio.to_thread.run_sync(self._found, session_id, name, base, as_user)
+        if has_failed and again:
+            return await self.resume(session_id, as_user=as_user)
         return await self._execute(definition, inputs, session_id, parent_id=parent_id, depth=depth, as_user=as_user)
 
-    def _found(self, session_id: str, name: str, base: Path | None, as_user: str | None) -> WorkflowDefinition:
-        """The text that a child keeps where it was begun, else that of its file now."""
+    def _found(
+        self, session_id: str, name: str, base: Path | None, as_user: str | None
+    ) -> tuple[WorkflowDefinition, bool]:
+        """The text that a child keeps where it was begun, else that of its file now; and whether it failed there."""
         try:
-            data = self.session_manager.view(session_id, Want(keys=(RUN,), as_user=as_user)).data
+            data = self.session_manager.view(session_id, Want(keys=(RUN, STATUS), as_user=as_user)).data
         except LookupError:
             data = {}
-        if RUN in data:
-            return pinned(RunRecord.model_validate(data[RUN].value))
-        return named(name, self._means.directory, base)
+        if RUN not in data:
+            return named(name, self._means.directory, base), False
+        status = WorkflowStatus(data[STATUS].value)
+        failed = status.over and status is not WorkflowStatus.COMPLETED
+        return pinned(RunRecord.model_validate(data[RUN].value)), failed
 
     async def _claim(self, session_id: str, as_user: str | None, *, even_over: bool = False) -> int | None:
         """Make the run this process's; the fencing number. None where there is nothing to go on with.

@@ -51,6 +51,7 @@ from .state import (
     RunRecord,
     StepState,
     StepStatus,
+    WaitsFor,
     WorkflowStatus,
 )
 
@@ -342,7 +343,7 @@ class Run:
 
     async def asked(self, path: str, state: StepState) -> dict[str, Any] | None:
         """What a person says to a step that waits; None where the time for that is over."""
-        if path not in self._before or self._before[path].state.status is not StepStatus.WAITING:
+        if path in self.done or not self.waited(path):  # else it stands there already
             await self.commit({STATE + path: state.stored()})
         self.done[path] = Done(state)
         self.tell(path, state, "approve")
@@ -354,6 +355,10 @@ class Run:
             await self._waiting[path].gate.passed()
             del self._waiting[path]
         return self._control.answers.get(question)
+
+    def waited(self, path: str) -> bool:
+        """Whether a step waited for a person when this process came to the run."""
+        return self._before.get(path, PENDING).state.status is StepStatus.WAITING
 
     def answer(self, path: str) -> dict[str, Any] | None:
         """What a person said to a step of the kind `approve`."""
@@ -493,7 +498,8 @@ class Run:
         """Run a step until it goes well, or may not be tried again."""
         state = self._state(path, step, began)
         rule = step.retry or self.definition.spec.defaults.retry or NO_RETRY
-        if self._before.get(path, PENDING).state.status in (StepStatus.RUNNING, StepStatus.WAITING) and state.attempts:
+        before = self._before.get(path, PENDING).state
+        if state.attempts and (before.status is StepStatus.RUNNING or before.message == _INTERRUPTED):
             state = await self._cut_off(path, state)
             if state.failures >= rule.max_attempts:
                 return await self._failed(step, path, state, state.error or StepError("It failed."))
@@ -506,7 +512,12 @@ class Run:
                 update={"status": StepStatus.RUNNING, "attempts": state.attempts + 1, "message": None}
             )
             try:
-                return await self._attempt(step, frame, path, state)
+                done = await self._attempt(step, frame, path, state)
+                if done.state.status is not StepStatus.WAITING:
+                    return done
+                state = done.state
+                await self.asked(path, state)
+                continue
             except _ENDS_THE_RUN:
                 raise
             except ConflictError as error:
@@ -552,6 +563,10 @@ class Run:
             result = await self._limited(
                 step, kind.run(Work(self, step, frame, path, call, given, state, key)), kind.holds_slot
             )
+            if isinstance(result, WaitsFor):
+                waits = {"status": StepStatus.WAITING, "message": result.message, "until": None}
+                done = Done(state.model_copy(update=waits))
+                return {"waits_for": result.message}
             done = self._completed(state, result)
             for name, value in done.keys(path).items():
                 call.draft.set_value(name, value)
@@ -560,7 +575,7 @@ class Run:
             return result
 
         await awaited(call, act)
-        return self._put(step, path, done)
+        return done if done.state.status is StepStatus.WAITING else self._put(step, path, done)
 
     async def _called(self, step: Step, path: str, state: StepState, arguments: Mapping[str, Any]) -> Done:
         """One attempt of a step whose call is that of a short tool of ours, by an id that is the same until it fails.

@@ -182,10 +182,23 @@ class RunRecord(Frozen):
     error: str | None = None
     generations: dict[str, int] = Field(default={})
     """id of a step -> how often it was made to begin anew."""
+    restarts: dict[str, int] = Field(default={})
+    """id of a step -> how often it was asked to begin anew although it went well, or from its very beginning."""
 
     def call_id(self, path: str, generation: int, *more: str) -> str:
         """The id of a call of a step: the same for the same step of the same run."""
         return derived_id("inv", self.execution_id, str(generation), path, *more)
+
+    def child_id(self, path: str, step_id: str) -> str:
+        """The session of the workflow that a step runs: the same until the step is to begin from its beginning."""
+        return derived_id("ses", self.execution_id, path, str(self.restarts.get(step_id, 0)))
+
+
+@dataclass(frozen=True)
+class WaitsFor:
+    """What a step gives that cannot go on before a person did something elsewhere."""
+
+    message: str
 
 
 class Control(Frozen):

@@ -407,6 +407,47 @@ async def test_another_workflow_runs_in_a_session_of_its_own_under_this_one(
     assert log.calls == [4]
 
 
+CHILD = """
+name: child
+steps:
+  - {id: a, tool: note, with: {what: a}}
+  - {id: ok, approve: "Child?"}
+  - {id: b, tool: flaky, with: {name: x, failures: 1}}
+outputs: {b: "{{ steps.b.result }}"}
+"""
+PARENT = "name: parent\nsteps: [{id: c, workflow: child.yaml}, {id: d, tool: note, with: {what: d}}]"
+
+
+async def test_a_run_waits_where_one_within_it_waits_and_goes_on_with_it(run: Runs, tmp_path: Path, log: Log) -> None:
+    (tmp_path / "child.yaml").write_text(CHILD, encoding="utf-8")
+    (tmp_path / "parent.yaml").write_text(PARENT, encoding="utf-8")
+    waits = await run.engine.execute(tmp_path / "parent.yaml", None, "r1")
+    (child,) = [one.session_id for one in run.engine.list_runs("child")]
+    assert (waits.status, waits.waiting_for) == (
+        WorkflowStatus.WAITING,
+        {"c": f"Its run waits in session {child}: Child?"},
+    )
+    assert (await run.engine.resume("r1")).status is WorkflowStatus.WAITING
+    answered = await run.engine.respond(child, "ok", True)
+    assert (answered.status, answered.error) == (WorkflowStatus.FAILED, "Step 'b' failed: failure 1 of x")
+    assert run.engine.status("r1").status is WorkflowStatus.FAILED  # it went on by itself
+    done = await run.engine.resume("r1")  # and with the child, where that had failed
+    assert done.status is WorkflowStatus.COMPLETED
+    assert done.step_results["c"].result == {"session_id": child, "outputs": {"b": "x after 1"}}
+    assert log.calls == ["a", "d"]
+    assert len(run.engine.list_runs("child")) == 1
+    await run.engine.resume("r1", "c")  # from its beginning: another one
+    assert len(run.engine.list_runs("child")) == 2
+
+
+async def test_a_run_that_is_cancelled_cancels_what_it_has_run(quick: Runs, tmp_path: Path) -> None:
+    (tmp_path / "child.yaml").write_text(CHILD, encoding="utf-8")
+    (tmp_path / "parent.yaml").write_text(PARENT, encoding="utf-8")
+    await quick.engine.execute(tmp_path / "parent.yaml", None, "r1")
+    await quick.engine.cancel("r1", "no more")
+    assert {one.status for one in quick.engine.list_runs()} == {WorkflowStatus.CANCELLED}
+
+
 async def test_a_child_that_is_not_there_fails_the_step_and_one_in_itself_ends(quick: Runs, tmp_path: Path) -> None:
     file = tmp_path / "w.yaml"
     file.write_text("name: w\nsteps: [{id: c, workflow: none.yaml}]", encoding="utf-8")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InvalidArgumentError, StepError
-from ...session import derived_id
-from ..state import WorkflowStatus
+from ..state import WaitsFor, WorkflowStatus
 
 if TYPE_CHECKING:
     from ..run import Work
@@ -14,8 +13,8 @@ if TYPE_CHECKING:
 MOST_DEPTH = 8
 
 
-async def run(work: Work) -> dict[str, Any]:
-    """Run it to its end; its outputs, and the session that it is in."""
+async def run(work: Work) -> dict[str, Any] | WaitsFor:
+    """Run it to its end, or go on with it where it failed; its outputs, and the session that it is in."""
     run = work.run
     assert run.means.child is not None
     if run.depth >= MOST_DEPTH:
@@ -24,16 +23,14 @@ async def run(work: Work) -> dict[str, Any]:
         work.step.workflow or "",
         run.definition.base,
         work.given["with"],
-        session_id=derived_id("ses", work.key),
+        session_id=run.record.child_id(work.path, work.step.id),
         parent_id=run.session_id,
         depth=run.depth + 1,
         as_user=run.as_user,
+        again=not run.waited(work.path),
     )
     if result.status is WorkflowStatus.WAITING:
-        raise StepError(
-            f"The workflow it runs waits for a person in session {result.session_id}: respond there, then resume this.",
-            "Waiting",
-        )
+        return WaitsFor(f"Its run waits in session {result.session_id}: {'; '.join(result.waiting_for.values())}")
     if result.status is not WorkflowStatus.COMPLETED:
         raise StepError(f"The workflow it ran is {result.status.value} ({result.session_id}): {result.error or ''}")
     return {"session_id": result.session_id, "outputs": result.outputs}
