@@ -80,3 +80,18 @@ def test_the_program_of_the_document_runs(tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT), "MCP_SESSIONS_STORAGE": f"sqlite://{tmp_path}/s.db"}
     ran = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, encoding="utf-8", check=True)
     assert ran.stdout.startswith("completed 2 ses_")
+
+
+def test_without_its_packages_it_says_what_to_install_and_a_server_has_the_other_tools(tmp_path: Path) -> None:
+    without = "import sys; sys.modules['cel'] = None; "
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "MCP_SESSIONS_STORAGE": f"sqlite://{tmp_path}/s.db"}
+    command = without + "from mcp_sessions.cli import main; main(['workflow', 'run', 'x.yaml'])"
+    ran = subprocess.run([sys.executable, "-c", command], env=env, capture_output=True, encoding="utf-8", check=False)
+    assert (ran.returncode, "pip install 'mcp-sessions[workflows]'" in ran.stderr) == (2, True), ran.stderr
+    listed = without + (
+        "from contextlib import ExitStack; from mcp_sessions.cli.toolbox import toolbox; "
+        "from mcp_sessions.config import Settings; "
+        "print([tool.name for tool in toolbox(Settings(toolsets='automation'), ExitStack())][16:])"
+    )
+    ran = subprocess.run([sys.executable, "-c", listed], env=env, capture_output=True, encoding="utf-8", check=True)
+    assert ran.stdout == "['agent_invoke']\n"

@@ -15,6 +15,7 @@ from mcp_sessions.workflows import engine as engines
 from tests.processes import Child, Children, full_counts, until
 from tests.workflows import programs
 
+ROUNDS = 40 if full_counts() else 4
 ONCE = {f"{what}-{n}": 1 for what in ("begin", "end") for n in range(1, 6)}
 
 
@@ -51,13 +52,13 @@ def is_so_far(log: Path, enough: int, child: Child) -> bool:
 
 def test_a_run_killed_at_any_moment_has_each_finished_step_once(url: str, log: Path) -> None:
     kills = 0
-    for moment in range(40 if full_counts() else 6):
+    for moment in range(ROUNDS):
         with Child(programs.run, url, str(log), programs.FIVE, 0, f"r{moment}") as child:
             until(partial(is_so_far, log, len(lines(log)) + moment % 10, child))
             kills += child.process.poll() is None
             child.kill()
     with SessionManager(open_storage(url)) as manager:
-        for moment in range(40 if full_counts() else 6):
+        for moment in range(ROUNDS):
             engine = WorkflowEngine(manager, toolbox=programs.toolbox(str(log)))
             with_run = manager.storage.session_exists(f"r{moment}")
             result = anyio.run(engine.resume, f"r{moment}") if with_run else None

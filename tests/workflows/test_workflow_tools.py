@@ -82,29 +82,27 @@ def test_a_client_runs_a_workflow_answers_it_and_reads_all_of_it_in_one_session(
         assert again["outputs"] == {"said": True}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "fact"),
-    [
-        ({"workflow": "gret"}, "There is no workflow 'gret'"),
-        ({"workflow": "../greet"}, "There is no workflow '../greet'"),
-        ({"workflow": "/etc/passwd"}, "There is no workflow"),
-        ({"workflow": GREET}, "and no text of yours (MCP_SESSIONS_WORKFLOW_TEXT)"),
-        ({"workflow": '{"name": "w", "steps": []}'}, "and no text of yours"),
-        ({"workflow": "greet"}, "Required input 'who' not provided"),
-        ({"workflow": "greet", "inputs": {"who": 1}}, "is an integer, not string"),
-        ({"workflow": "broken"}, "broken.yaml:1: unknown key 'nam'. Did you mean 'name'?"),
-        ({}, "'workflow' of workflow_run is missing"),
-    ],
-)
-def test_what_cannot_run_is_told_and_leaves_no_session(
-    folder: Path, store: Path, arguments: dict[str, Any], fact: str
-) -> None:
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"workflow": "gret"}, "There is no workflow 'gret'"),
+    ({"workflow": "../greet"}, "There is no workflow '../greet'"),
+    ({"workflow": "/etc/passwd"}, "There is no workflow"),
+    ({"workflow": GREET}, "and no text of yours (MCP_SESSIONS_WORKFLOW_TEXT)"),
+    ({"workflow": '{"name": "w", "steps": []}'}, "and no text of yours"),
+    ({"workflow": "greet"}, "Required input 'who' not provided"),
+    ({"workflow": "greet", "inputs": {"who": 1}}, "is an integer, not string"),
+    ({"workflow": "broken"}, "broken.yaml:1: unknown key 'nam'. Did you mean 'name'?"),
+    ({}, "'workflow' of workflow_run is missing"),
+]
+
+
+def test_what_cannot_run_is_told_and_leaves_no_session(folder: Path, store: Path) -> None:
     (folder / "broken.yaml").write_text("nam: w", encoding="utf-8")
     with Pipe(store, *TOOLSETS) as server:
         server.shake_hands()
-        result = server.call("workflow_run", **arguments)
-        assert result["isError"]
-        assert fact in result["content"][0]["text"]
+        for arguments, fact in REFUSED:
+            result = server.call("workflow_run", **arguments)
+            assert result["isError"]
+            assert fact in result["content"][0]["text"]
         assert server.structured("session_query")["sessions"] == []
 
 
