@@ -9,7 +9,7 @@ import pytest
 
 from mcp_sessions.errors import WorkflowDefinitionError
 from mcp_sessions.workflows import WorkflowDefinition
-from mcp_sessions.workflows.model import KINDS, json_schema, seconds
+from mcp_sessions.workflows.model import KINDS, Retry, json_schema, seconds
 from tests.workflows.desk import faults
 
 STEPS = "steps:\n  - {id: a, set: 1}\n"
@@ -190,3 +190,20 @@ def test_the_schema_of_editors_knows_every_kind_and_refuses_what_is_none() -> No
     assert {"if", "with", "needs", "retry", "timeout", "on_error"} <= step["properties"].keys()
     assert step["additionalProperties"] is False
     assert schema["properties"]["steps"]["items"] == {"$ref": "#/$defs/Step"}
+
+
+def test_a_pause_grows_up_to_its_bound_and_chance_makes_it_shorter() -> None:
+    rule = Retry(delay=1, multiplier=3, max_delay=5)
+    assert [rule.delay_s(failures, 0.7) for failures in (1, 2, 3)] == [1, 3, 5]
+    assert [Retry(delay=2, backoff="fixed").delay_s(failures, 0) for failures in (1, 9)] == [2, 2]
+    jittered = Retry(delay=10, backoff="fixed", jitter=0.5)
+    assert [jittered.delay_s(1, chance) for chance in (0, 1)] == [10, 5]
+
+
+@pytest.mark.parametrize(
+    ("written", "attempts", "never"), [("3", 3, False), ("never", 1, True), ("{max_attempts: 2}", 2, False)]
+)
+def test_short_forms_of_retry(written: str, attempts: int, never: bool) -> None:
+    step = WorkflowDefinition.from_yaml(f"steps: [{{id: a, set: 1, retry: {written}}}]").spec.steps[0]
+    assert step.retry is not None
+    assert (step.retry.max_attempts, step.retry.never) == (attempts, never)

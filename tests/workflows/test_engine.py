@@ -253,6 +253,19 @@ async def test_a_step_that_fails_too_often_fails_with_the_last_error(quick: Runs
     assert (step.attempts, step.error.message) == (2, "failure 2 of x")
 
 
+async def test_defaults_hold_for_steps_that_say_nothing_else(quick: Runs) -> None:
+    text = """
+name: w
+defaults: {timeout: 50ms, retry: {max_attempts: 2, delay: 0.01}, on_error: continue}
+steps:
+  - {id: a, tool: flaky, with: {name: a, failures: 1}}
+  - {id: b, tool: flaky, with: {name: b, failures: 1}, retry: 1}
+  - {id: c, tool: slow, with: {seconds: 9}}
+  - {id: d, tool: slow, with: {seconds: 0.2}, timeout: 5s}
+"""
+    assert quick.statuses(await quick(text)) == {"a": "completed", "b": "failed", "c": "failed", "d": "completed"}
+
+
 async def test_a_mistake_that_no_retry_mends_is_not_retried(quick: Runs) -> None:
     text = "name: w\nsteps: [{id: a, tool: session_get, with: {session_id: '?'}, retry: {max_attempts: 5, delay: 9}}]"
     step = (await quick(text)).step_results["a"]
