@@ -137,6 +137,7 @@ def agent_tools(reach: Reach) -> Toolbox:
         title="Ask an agent",
         toolset="automation",
         kind="work",
+        open_world=True,
         opens=reach.config,
         output=out.result(
             {"cost": out.NUMBER, "seq": out.INTEGER, "note": out.TEXT},

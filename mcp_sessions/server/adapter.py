@@ -239,7 +239,7 @@ def _listed(tool: Tool, pinned: str | None) -> ListedTool:
             read_only_hint=tool.reads,
             destructive_hint=tool.destructive,
             idempotent_hint=tool.idempotent or tool.reads,
-            open_world_hint=False,
+            open_world_hint=tool.open_world,
         ),
     )
 

@@ -52,6 +52,8 @@ class Tool:
     """A read before which what waits to be written is: it may wait for another process, as a write does."""
     destructive: bool = False
     idempotent: bool = False
+    open_world: bool = False
+    """It reaches what is not ours: programs, models, other servers."""
     new_session: bool = False
     """It makes, forks or removes sessions, so a caller's invocation id is unique within the user."""
     kind: Literal["session", "work"] = "session"
@@ -190,6 +192,7 @@ class Toolbox:
         catches_up: bool = False,
         destructive: bool = False,
         idempotent: bool = False,
+        open_world: bool = False,
         new_session: bool = False,
         kind: Literal["session", "work"] = "work",
         opens: Callable[..., object] | None = None,
@@ -234,6 +237,7 @@ class Toolbox:
                         catches_up=catches_up,
                         destructive=destructive,
                         idempotent=idempotent,
+                        open_world=open_world,
                         new_session=new_session,
                         kind=kind,
                         slow=inspect.iscoroutinefunction(function),

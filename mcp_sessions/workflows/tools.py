@@ -103,6 +103,7 @@ def workflow_tools(offer: Offer, manager: Callable[[], SessionManager] | None = 
         title="Run a workflow",
         toolset="automation",
         kind="session",
+        open_world=True,
         opens=offer.check,
         manager=manager,
         output=RESULT,
@@ -151,7 +152,14 @@ def workflow_tools(offer: Offer, manager: Callable[[], SessionManager] | None = 
             told["note"] = "No process goes on with it. workflow_run with this session_id does."
         return told
 
-    @box.tool(title="Answer a workflow", toolset="automation", kind="session", manager=manager, output=RESULT)
+    @box.tool(
+        title="Answer a workflow",
+        toolset="automation",
+        kind="session",
+        open_world=True,
+        manager=manager,
+        output=RESULT,
+    )
     async def workflow_respond(
         call: Call,
         session_id: SessionId,

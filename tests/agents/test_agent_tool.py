@@ -118,7 +118,9 @@ def test_the_tool_is_off_unless_it_is_turned_on(store: Path) -> None:
         assert [one["name"] for one in workflows] == ["workflow_run", "workflow_status", "workflow_respond"]
         assert tool["inputSchema"]["required"] == ["operation", "prompt"]
         assert 40 <= len(tool["description"]) <= 300
-        assert "readOnlyHint" not in tool["annotations"] or not tool["annotations"]["readOnlyHint"]
+        assert not tool["annotations"]["readOnlyHint"]
+        reaching = [one["name"] for one in (tool, *workflows) if one["annotations"]["openWorldHint"]]
+        assert reaching == ["agent_invoke", "workflow_run", "workflow_respond"]
 
 
 TOO_MUCH: list[tuple[dict[str, str], str]] = [
