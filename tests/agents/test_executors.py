@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import anyio
@@ -531,6 +533,78 @@ async def test_what_keeps_a_model_from_answering_is_an_error(monkeypatch: pytest
             await ModelExecutor(name).run("q")
     with pytest.raises(StorageError):
         await ModelExecutor("test").run("q", tools=[tool(broken)])
+
+
+REPLIES: list[tuple[str, str, Any]] = [
+    (
+        "anthropic:claude-haiku-4-5",
+        "ANTHROPIC",
+        (
+            {
+                "type": "message_start",
+                "message": {
+                    "id": "msg_1",
+                    "type": "message",
+                    "role": "assistant",
+                    "model": "claude-haiku-4-5",
+                    "content": [],
+                    "usage": {"input_tokens": 7, "output_tokens": 0},
+                },
+            },
+            {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": TEXT}},
+            {"type": "content_block_stop", "index": 0},
+            {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}},
+            {"type": "message_stop"},
+        ),
+    ),
+    (
+        "openai-chat:gpt-4o",
+        "OPENAI",
+        {
+            "id": "c_1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": "gpt-4o",
+            "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": TEXT}}],
+            "usage": {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9},
+        },
+    ),
+]
+"""How providers answer: a tuple of events, or an object."""
+
+
+@pytest.mark.parametrize(("model", "variable", "reply"), REPLIES)
+async def test_the_extra_brings_what_the_providers_of_the_readme_need(
+    model: str, variable: str, reply: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    class Provider(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            self.send_response(200)
+            streams = isinstance(reply, tuple)
+            self.send_header("Content-Type", "text/event-stream" if streams else "application/json")
+            self.end_headers()
+            events = [f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in reply] if streams else []
+            self.wfile.write("".join(events or [json.dumps(reply)]).encode())
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002, ARG002 - as the base has it
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Provider) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setenv(f"{variable}_API_KEY", "key")
+        monkeypatch.setenv(f"{variable}_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        try:
+            answer = await ModelExecutor(model).run("Where is it?")
+        finally:
+            await anyio.to_thread.run_sync(server.shutdown)
+            thread.join()
+    assert (answer.text, answer.model, answer.usage) == (TEXT, model.partition(":")[2], tokens(7, 2))
+    assert "Where is it?" in asked[0]
 
 
 @pytest.mark.parametrize("error", [ValueError("a bad reply"), RuntimeError("a bad reply")], ids=repr)

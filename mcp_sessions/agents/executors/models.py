@@ -27,7 +27,7 @@ INSTALL = "python -m pip install 'mcp-sessions[models]'"
 class ModelExecutor:
     """Asks a model; it may use the tools that it is lent.
 
-    `model` is a name as pydantic-ai knows it (`anthropic:claude-sonnet-4-5`), or one of its models.
+    `model` is a name as pydantic-ai knows it (`anthropic:claude-sonnet-5-5`), or one of its models.
     """
 
     def __init__(self, model: str | Model, *, timeout_s: float | None = None) -> None:
