@@ -170,11 +170,20 @@ class UnknownToolError(SessionsError, LookupError):
 
 class ExecutorError(SessionsError):
     """An agent got no answer; `exit_code` and `stderr` where a program was asked and ended, and `answer`, an Answer,
-    where it was told what this cost.
+    where it was told what this cost. Where it could not even be asked, `asked` is false, and this cost nothing.
     """
 
-    def __init__(self, message: str, *, exit_code: int | None = None, stderr: str = "", answer: object = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        exit_code: int | None = None,
+        stderr: str = "",
+        answer: object = None,
+        asked: bool = True,
+    ) -> None:
         super().__init__(message)
+        self.asked = asked
         self.exit_code = exit_code
         self.stderr = stderr
         self.answer = answer

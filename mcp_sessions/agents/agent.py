@@ -157,8 +157,8 @@ class SpecializedAgent(ABC):
         checked_text(prompt, "prompt", self.session_manager.limits.message_bytes)
         context = context if context is not None else self.prepare_context(**about)
         checked_text(context or "", "context", MOST_CONTEXT)
-        call.model = self.config.model or self.executor.name  # whatever comes, a price that is not known is none of 0
         whole = await anyio.to_thread.run_sync(self._prompt, session_id, prompt, context, include_history)
+        call.model = self.config.model or self.executor.name  # whatever comes, a price that is not known is none of 0
         if remember:
             call.draft.add_message("user", prompt, invocation_id=call.invocation_id)
             if call.arguments.get("prompt") == prompt:
@@ -167,7 +167,12 @@ class SpecializedAgent(ABC):
         try:
             answer = await self.executor.run(whole, tools=tools, on_text=on_text)
             self._refuse_none(answer)
+        except InvalidArgumentError:
+            call.model = None  # nobody was asked
+            raise
         except ExecutorError as error:
+            if not error.asked:
+                call.model = None
             if isinstance(error.answer, Answer):  # it did not answer, and what it did is to be paid
                 _count(call, _storable(error.answer))
             raise

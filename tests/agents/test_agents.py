@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -417,6 +418,25 @@ async def test_nobody_is_asked_for_a_session_that_has_ended() -> None:
         with pytest.raises(SessionEndedError):
             await agent.invoke("q")
         assert asked(agent) == []
+        assert agent.session_manager.metadata("default").unpriced_invocations == 0
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"cli_type": "claude", "cli_path": "nowhere"},
+        {"cli_type": "claude", "cli_path": __file__},
+        {"cli_type": "claude", "cli_path": sys.executable, "cwd": "nowhere"},
+        {"executor": "model:no-such-provider:x"},
+    ],
+)
+async def test_where_nobody_could_be_asked_nothing_has_an_unknown_price(config: dict[str, Any]) -> None:
+    with Greeter(AgentConfig(**config)) as agent:
+        with pytest.raises((ExecutorError, InvalidArgumentError)):
+            await agent.invoke("q")
+        assert agent.session_manager.metadata("default").unpriced_invocations == 0
+        (record,) = records(agent)
+        assert (record.status, record.model) == ("error", None)
 
 
 async def test_the_same_call_is_made_once() -> None:

@@ -589,7 +589,7 @@ async def test_the_extra_brings_what_the_providers_of_the_readme_need(
             events = [f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in reply] if streams else []
             self.wfile.write("".join(events or [json.dumps(reply)]).encode())
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002, ARG002 - as the base has it
+        def log_message(self, format: str, *args: object) -> None:
             pass
 
     with HTTPServer(("127.0.0.1", 0), Provider) as server:

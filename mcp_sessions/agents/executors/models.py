@@ -69,13 +69,14 @@ class ModelExecutor:
         try:
             return ai, ai.Agent(self._model, tools=[_tool(tool) for tool in tools])
         except (ai.exceptions.UserError, ImportError, ValueError) as error:
-            raise ExecutorError(f"{self.name} cannot be asked: {error}") from error
+            raise ExecutorError(f"{self.name} cannot be asked: {error}", asked=False) from error
 
     def _imported(self) -> Any:
         try:
             return import_module("pydantic_ai")
         except ImportError as error:
-            raise ExecutorError(f"{self.name} needs pydantic-ai, which is not installed: {INSTALL}") from error
+            told = f"{self.name} needs pydantic-ai, which is not installed: {INSTALL}"
+            raise ExecutorError(told, asked=False) from error
 
 
 def _tokens(used: Any) -> TokenUsage:

@@ -97,7 +97,7 @@ async def _started(name: str, argv: list[str], env: Mapping[str, str], cwd: Path
             return await anyio.open_process(argv, env=env, cwd=cwd, start_new_session=True)
         except OSError as error:
             text = f"{name} could not be started from {argv[0]}: {error.strerror or error}."
-            raise ExecutorError(text) from error
+            raise ExecutorError(text, asked=False) from error
     raise AssertionError(shield)
 
 

@@ -115,7 +115,8 @@ class Program(ABC):
         if found is None:
             where = "on the PATH" if path is None else f"at {path}"
             raise ExecutorError(
-                f"{self.name} was not found {where}. Install it, or say where it is (cli_path of AgentConfig)."
+                f"{self.name} was not found {where}. Install it, or say where it is (cli_path of AgentConfig).",
+                asked=False,
             )
         return str(Path(found).absolute())  # where it runs, a relative path would be another one
 
