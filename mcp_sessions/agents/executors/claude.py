@@ -28,6 +28,8 @@ class Claude(Program):
     def piece(self, line: str) -> str:
         for event in _events(line):
             match event:
+                case {"parent_tool_use_id": str()}:
+                    pass  # what a helper of its own says is no part of the answer
                 case {"type": "stream_event", "event": {"delta": {"type": "text_delta", "text": str(text)}}}:
                     return text
                 case {"type": "stream_event", "event": {"content_block": {"type": "text"}}}:
