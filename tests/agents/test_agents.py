@@ -425,12 +425,18 @@ async def test_nobody_is_asked_for_a_session_that_has_ended() -> None:
     "config",
     [
         {"cli_type": "claude", "cli_path": "nowhere"},
-        {"cli_type": "claude", "cli_path": __file__},
+        {"cli_type": "claude", "cli_path": "bin/text"},
         {"cli_type": "claude", "cli_path": sys.executable, "cwd": "nowhere"},
         {"executor": "model:no-such-provider:x"},
     ],
 )
-async def test_where_nobody_could_be_asked_nothing_has_an_unknown_price(config: dict[str, Any]) -> None:
+async def test_where_nobody_could_be_asked_nothing_has_an_unknown_price(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/text").write_text("no program", encoding="utf-8")
+    (tmp_path / "bin/text").chmod(0o755)
     with Greeter(AgentConfig(**config)) as agent:
         with pytest.raises((ExecutorError, InvalidArgumentError)):
             await agent.invoke("q")

@@ -304,6 +304,12 @@ async def test_a_program_that_is_not_there_is_named_and_so_is_the_remedy(
 ) -> None:
     with pytest.raises(ExecutorError, match=r"claude was not found at .*/nowhere. Install it, or say where it is"):
         await answered("claude", cli_path=tmp_path / "nowhere")
+    with monkeypatch.context() as without:
+        without.setenv("PATH", str(tmp_path))
+        with pytest.raises(
+            ExecutorError, match=r"claude was not found on the PATH of this process.*env in the client's"
+        ):
+            await answered("claude")
     fake = Fake(tmp_path / "else", "my-claude", stdout=OUTPUTS["claude"])
     assert (await answered("claude", cli_path=fake.path)).text == TEXT
     monkeypatch.chdir(tmp_path)

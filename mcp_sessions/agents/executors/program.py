@@ -113,9 +113,10 @@ class Program(ABC):
         path = self._config.cli_path
         found = shutil.which(self.name if path is None else path)
         if found is None:
-            where = "on the PATH" if path is None else f"at {path}"
+            where = "on the PATH of this process" if path is None else f"at {path}"
             raise ExecutorError(
-                f"{self.name} was not found {where}. Install it, or say where it is (cli_path of AgentConfig).",
+                f"{self.name} was not found {where}. Install it, or say where it is: in the PATH "
+                "(of an MCP server: env in the client's configuration), or in Python by cli_path of AgentConfig.",
                 asked=False,
             )
         return str(Path(found).absolute())  # where it runs, a relative path would be another one
