@@ -56,6 +56,7 @@ def agent(
     """
     import anyio
 
+    from ..agents.tools import Reach
     from ..config import Settings
     from ..default import manager_from
 
@@ -63,10 +64,11 @@ def agent(
         raise click.UsageError(f"QUESTION is empty: say what to {operation.replace('-', ' ')}.")
     settings = Settings()
     session_id = None if session is None else checked_id(session, "--session")
+    executor = executor or Reach(settings.agent_executors, ()).executor(None)
     with manager_from(settings) as manager:
         session_id = session_id or manager.make_id("ses")
         about: dict[str, Any] = {
-            "executor": executor or next(iter(settings.agent_executors), None),
+            "executor": executor,
             "model": model,
             "session_id": session_id,
             "cwd": path.absolute(),

@@ -101,6 +101,19 @@ def test_what_is_set_for_agents_holds_for_the_command(programs: Path, program: P
         assert told in ran.stderr
 
 
+def test_where_no_executor_is_configured_only_one_that_is_named_is_asked(
+    programs: Path, manager: SessionManager, program: Program
+) -> None:
+    fake = Fake(programs, "copilot", stdout="There.")
+    none = {"MCP_SESSIONS_AGENT_EXECUTORS": ","}
+    ran = program("agent", "explore", "Where?", **none)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "No executor is configured. Name some in MCP_SESSIONS_AGENT_EXECUTORS" in ran.stderr
+    assert not fake.path.with_suffix(".seen").exists()
+    assert manager.query().items == []
+    assert program("agent", "explore", "Where?", "--executor", "copilot", **none).stdout == "There.\n"
+
+
 @pytest.mark.parametrize(
     ("args", "code", "told"),
     [
