@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ..models import Id, invalid
 from .executors.base import Executor
@@ -43,10 +43,30 @@ def _not_a_class(executor: T) -> T:
     return executor
 
 
+def _some(values: Any) -> Any:
+    """None counts as none of them."""
+    return () if values is None else values
+
+
+def _named(path: Any) -> Any:
+    """An empty text would be the directory one is in."""
+    if path == "":
+        raise ValueError("an empty text is no directory: leave it out to keep sessions in memory")
+    return path
+
+
+def _at_home(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
 ModelName = Annotated[str, AfterValidator(_name_of_model)]
 Asked = Annotated[Executor, AfterValidator(_not_a_class)]
 Argument = Annotated[str, AfterValidator(_passable)]
 Place = Annotated[Path, AfterValidator(_passable)]
+Kept = Annotated[Place, BeforeValidator(_named), AfterValidator(_at_home)]
 
 
 class CLIType(StrEnum):
@@ -70,7 +90,7 @@ class AgentConfig(BaseModel):
     """None: the one that the executor takes by itself."""
     session_id: Id | None = None
     """`default` where none is given."""
-    session_storage_path: Path | None = None
+    session_storage_path: Kept | None = None
     """Where sessions are kept as files; None: in memory, or in the manager that the agent was given."""
     include_session_in_prompt: bool = False
     """Whether the executor is told the session's id, and where it is kept."""
@@ -82,9 +102,9 @@ class AgentConfig(BaseModel):
     """Seconds that one answer may take; None: as long as it takes."""
     cwd: Place | None = None
     """Where a program runs; by default where this one does."""
-    working_directories: tuple[Place, ...] = ()
+    working_directories: Annotated[tuple[Place, ...], BeforeValidator(_some)] = ()
     """Other directories that a program may look into."""
-    additional_cli_args: tuple[Argument, ...] = ()
+    additional_cli_args: Annotated[tuple[Argument, ...], BeforeValidator(_some)] = ()
     """Given to a program as they stand, before the prompt."""
     tools: tuple[str, ...] = ()
     """Names of tools that the executor may call, where it can: models behind an API."""

@@ -537,12 +537,22 @@ def test_tools_that_are_not_there_and_executors_that_cannot_use_any_are_refused(
         ({"session_id": "../up"}, "session_id"),
         ({"timeout": 0}, "timeout"),
         ({"additional_cli_args": ("a\0",)}, "additional_cli_args.*NUL, which no program can be given"),
+        ({"session_storage_path": ""}, "session_storage_path.*an empty text is no directory"),
+        ({"session_storage_path": "~no-such-user/kept"}, "session_storage_path.*~no-such-user"),
         ({"working_directories": ("\ud800",)}, "working_directories.*half of a surrogate pair"),
     ],
 )
 def test_a_configuration_that_cannot_be_is_refused(config: dict[str, Any], told: str) -> None:
     with pytest.raises(InvalidArgumentError, match=told):
         Greeter(AgentConfig(**config))
+
+
+def test_no_list_is_an_empty_one_and_a_store_may_be_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = AgentConfig(working_directories=None, additional_cli_args=None, session_storage_path="~/kept")
+    assert (config.working_directories, config.additional_cli_args) == ((), ())
+    with Greeter(config):
+        assert (tmp_path / "kept" / "default").is_dir()
 
 
 # exploring
