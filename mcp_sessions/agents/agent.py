@@ -241,6 +241,7 @@ class SpecializedAgent(ABC):
         most_chars = self.config.max_prompt_chars
         said = prompts.turns(self._messages(session_id), most_chars) if include_history else ()
         system = self.get_system_prompt()
+        checked_text(system, "get_system_prompt()", MOST_CONTEXT)
         if self.config.include_session_in_prompt:
             system = f"{system}\n\n{self._where(session_id)}"
         return prompts.build(system, said, context, prompt, most_chars)

@@ -170,6 +170,17 @@ async def test_a_question_that_cannot_be_kept_is_not_asked() -> None:
         assert asked(agent) == []
 
 
+@pytest.mark.parametrize("instructions", [None, "\ud83d"])
+async def test_instructions_that_nobody_can_be_told_are_named(
+    instructions: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Greeter, "get_system_prompt", lambda _self: instructions)
+    with greeter(["a"]) as agent:
+        with pytest.raises(InvalidArgumentError, match=r"get_system_prompt\(\)"):
+            await agent.invoke("q")
+        assert asked(agent) == []
+
+
 async def test_an_answer_that_cannot_be_kept_is_on_record_with_its_cost() -> None:
     with greeter([Answer("x" * 2_000_000, cost=0.5), Answer("half an emoji: \ud83d", "m" * 5000)]) as agent:
         with pytest.raises(ExecutorError, match="answered 2,000,000 bytes"):
