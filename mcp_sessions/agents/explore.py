@@ -53,6 +53,10 @@ class ExploreAgent(SpecializedAgent):
     def prepare_context(self, **about: Any) -> str | None:
         config = self.config
         assert isinstance(config, ExploreAgentConfig)
+        if unknown := about.keys() - {"codebase_path"}:
+            raise InvalidArgumentError(
+                f"Unknown argument '{min(unknown)}': there is codebase_path.", argument=min(unknown)
+            )
         told: Mapping[str, Any] = {
             "Codebase Path": about.get("codebase_path"),
             "Working Directories": ", ".join(map(str, config.working_directories)),
@@ -127,7 +131,7 @@ async def explore_codebase(
 ) -> str:
     """Ask one question about a codebase, of a history that ends with the answer."""
     config = ExploreAgentConfig(
-        cli_type=CLIType(cli_type),
+        cli_type=cli_type,
         model=model,
         session_id=session_id,
         cwd=None if codebase_path is None else Path(codebase_path),

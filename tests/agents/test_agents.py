@@ -24,6 +24,7 @@ from mcp_sessions.agents import (
     ExploreAgentConfig,
     Scripted,
     SpecializedAgent,
+    explore_codebase,
 )
 from mcp_sessions.agents.prompts import turns
 from mcp_sessions.errors import (
@@ -35,6 +36,7 @@ from mcp_sessions.errors import (
     SessionNotFoundError,
 )
 from mcp_sessions.models import ConversationMessage, Invocation, tokens
+from tests.agents.fakes import RESULT, Fake
 
 pytestmark = pytest.mark.anyio
 QA = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
@@ -587,6 +589,24 @@ async def test_each_operation_asks_its_question(operation: str, about: tuple[str
         assert "# Context\nCodebase Path: /code\n" in asked(agent)[0]
         assert records(agent)[0].caller == "agent:explore"
         assert agent.get_session_history()[0]["content"].startswith(asks)
+
+
+async def test_an_explorer_refuses_what_it_does_not_know() -> None:
+    with ExploreAgent(ExploreAgentConfig(executor=Scripted(["a"]))) as agent:
+        with pytest.raises(InvalidArgumentError, match="Unknown argument 'codebas_path': there is codebase_path"):
+            await agent.explore("q", codebas_path="shop")
+        assert asked(agent) == []
+
+
+async def test_one_question_about_a_codebase_is_asked_where_it_is(programs: Path, tmp_path: Path) -> None:
+    fake = Fake(programs, "claude", stdout=json.dumps(RESULT))
+    assert await explore_codebase("Where?", tmp_path, model="haiku") == RESULT["result"]
+    assert fake.seen["cwd"] == str(tmp_path)
+    assert "haiku" in fake.seen["argv"]
+    assert f"Codebase Path: {tmp_path}" in fake.seen["stdin"]
+    assert fake.seen["stdin"].endswith("# Query\nWhere?")
+    with pytest.raises(InvalidArgumentError, match="cli_type"):
+        await explore_codebase("Where?", cli_type="vim")
 
 
 async def test_a_directory_that_nobody_can_be_told_is_named() -> None:
