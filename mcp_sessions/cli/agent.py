@@ -66,6 +66,7 @@ def agent(
     session_id = None if session is None else checked_id(session, "--session")
     executor = executor or Reach(settings.agent_executors, ()).executor(None)
     with manager_from(settings) as manager:
+        manager.interrupt_dead()
         session_id = session_id or manager.make_id("ses")
         about: dict[str, Any] = {
             "executor": executor,

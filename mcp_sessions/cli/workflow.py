@@ -237,6 +237,7 @@ def _runs() -> Generator[SessionManager]:
 
     settings = Settings()
     with manager_from(settings, workflow_storage(settings)) as manager:
+        manager.interrupt_dead()
         yield manager
 
 

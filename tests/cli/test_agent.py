@@ -139,6 +139,25 @@ def test_what_cannot_be_is_an_error_of_one_line(
     assert len(manager.query().items) == (code == 1)  # where nobody was asked, no session is left
 
 
+@pytest.mark.parametrize("next_one", ["agent explore Where? --session b", "workflow run next.yaml"])
+def test_a_question_whose_command_was_killed_is_on_record_as_interrupted_after_the_next_command(
+    next_one: str, programs: Path, manager: SessionManager, program: Program, tmp_path: Path
+) -> None:
+    (tmp_path / "next.yaml").write_text("name: next\nsteps: [{id: one, set: 1}]\n", encoding="utf-8")
+    next_one = next_one.replace("next.yaml", str(tmp_path / "next.yaml"))
+    fake = Fake(programs, "claude", children=True, hangs=True)
+    ask = [sys.executable, "-m", "mcp_sessions", "agent", "explore", "Where?", "--session", "a"]
+    with subprocess.Popen(ask, env={**os.environ, "PYTHONPATH": str(ROOT)}) as asking:
+        started = fake.started()
+        asking.kill()
+    for pid in started:  # of a command that is killed, nobody is left to end them
+        os.kill(pid, signal.SIGKILL)
+    assert manager.invocations("a").items[0].status == "running"
+    Fake(programs, "claude", stdout=ANSWER)
+    assert program(*next_one.split()).returncode == 0
+    assert manager.invocations("a").items[0].status == "interrupted"
+
+
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_a_question_that_is_given_up_leaves_no_process(by: int, programs: Path, manager: SessionManager) -> None:
     fake = Fake(programs, "claude", children=True, hangs=True)
