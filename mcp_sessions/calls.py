@@ -52,6 +52,8 @@ _UNSAID = dict.fromkeys(("user_id", "parent_id", "revision", "model", "token_usa
 """The fields of a record of which a call says nothing."""
 NOTED = "invocation "
 """How the note begins by which an error names the record of its call."""
+KEPT = "What was answered is kept as the result of its record."
+"""The note of an error by which an answer that cost something got no further than its record."""
 
 
 class Number:
@@ -297,7 +299,7 @@ class Call:
                     self.manager.reads.add(self._failed(error))
         else:
             if self.paid is not None:
-                error.add_note("What was answered is kept as the result of its record.")
+                error.add_note(KEPT)
         error.add_note(f"{NOTED}{self.invocation_id}")
 
     def _fail(self, error: BaseException) -> None:

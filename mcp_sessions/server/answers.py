@@ -13,7 +13,7 @@ from mcp import MCPError
 from mcp.types import INTERNAL_ERROR, CallToolResult, TextContent
 
 from .._json import encode
-from ..calls import NOTED
+from ..calls import KEPT, NOTED
 from ..errors import SessionsError, StorageError
 from ..records import plain
 from ..tools import Tool
@@ -34,11 +34,12 @@ def answer(tool: Tool, arguments: Mapping[str, Any], result: Mapping[str, Any]) 
 
 def refusal(error: Exception) -> CallToolResult:
     """An error as the client gets it: what a model can mend as text, the rest without its inside."""
+    notes = getattr(error, "__notes__", [])
+    record = next((note for note in notes if note.startswith(NOTED)), None)
     if isinstance(error, SessionsError):
-        text = str(error)
+        text = f"{error} {KEPT} ({record})" if KEPT in notes else str(error)
     else:
-        notes = [note for note in getattr(error, "__notes__", []) if note.startswith(NOTED)]
-        text = f"Internal error ({notes[0]})" if notes else "Internal error"
+        text = f"Internal error ({record})" if record else "Internal error"
         log.error("%s", text, exc_info=error)
     return CallToolResult(content=[TextContent(type="text", text=plain(text, ROOM))], is_error=True)
 

@@ -293,6 +293,23 @@ def test_a_call_that_ends_early_leaves_no_process_and_no_message(
     assert messages(desk, "a") == []
 
 
+def test_a_client_is_told_where_an_answer_is_that_its_session_cannot_take(
+    programs: Path, code: Path, store: Path, desk: Desk
+) -> None:
+    fake = Fake(programs, "claude", stdout=ANSWER, held=True)
+    with Pipe(store, *TOOLSETS) as server:
+        server.shake_hands()
+        asked = server.begin("agent_invoke", operation="explore", prompt="q", session_id="a")
+        fake.waits()
+        desk.manager.complete_session("a")
+        fake.release()
+        (content,) = server.answer(asked)["result"]["content"]
+    (record,) = desk.records("a", tool="agent_invoke")
+    kept = f"What was answered is kept as the result of its record. (invocation {record.invocation_id})"
+    assert content["text"].endswith(kept)
+    assert record.result == "It is in auth.py:3."
+
+
 def test_signals_that_come_again_end_at_once_what_runs_and_leave_no_process(
     programs: Path, code: Path, store: Path, desk: Desk
 ) -> None:
