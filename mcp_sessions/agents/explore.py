@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 from ..errors import InvalidArgumentError
 from ..records import plain
@@ -131,7 +131,7 @@ async def explore_codebase(
 ) -> str:
     """Ask one question about a codebase, of a history that ends with the answer."""
     config = ExploreAgentConfig(
-        cli_type=cli_type,
+        cli_type=cast("CLIType", cli_type),  # which checks it
         model=model,
         session_id=session_id,
         cwd=None if codebase_path is None else Path(codebase_path),

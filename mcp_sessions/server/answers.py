@@ -34,7 +34,7 @@ def answer(tool: Tool, arguments: Mapping[str, Any], result: Mapping[str, Any]) 
 
 def refusal(error: Exception) -> CallToolResult:
     """An error as the client gets it: what a model can mend as text, the rest without its inside."""
-    notes = getattr(error, "__notes__", [])
+    notes: list[str] = getattr(error, "__notes__", [])
     record = next((note for note in notes if note.startswith(NOTED)), None)
     if isinstance(error, SessionsError):
         text = f"{error} {KEPT} ({record})" if KEPT in notes else str(error)
