@@ -488,15 +488,19 @@ class WorkflowEngine:
             data = manager.view(session_id, Want(keys=(STATUS, CLAIM, BEAT), as_user=as_user)).data
             return data, self._alive(data)
 
-        def take(version: int) -> int:
+        def take(version: int, waits: bool) -> int:
             draft = manager.draft()
             draft.set_value(CLAIM, {"owner": owner}, version)
+            if waits:
+                draft.set_value(STATUS, WorkflowStatus.RUNNING.value)
+                draft.unset([WAITS_FOR])
             change = draft.change(manager.clock(), as_user=as_user, active=False)
             return cast("int", storage.commit(session_id, change).revision)
 
         while True:
             data, alive = await anyio.to_thread.run_sync(look)
-            if WorkflowStatus(data[STATUS].value).over and not even_over:
+            status = WorkflowStatus(data[STATUS].value)
+            if status.over and not even_over:
                 return None
             version = data[CLAIM].version if CLAIM in data else 0
             now = (version, data[BEAT].version if BEAT in data else 0)
@@ -504,7 +508,7 @@ class WorkflowEngine:
                 sign, silent_since = now, anyio.current_time()
             if not alive or anyio.current_time() - silent_since >= SILENT_S:
                 try:
-                    return await anyio.to_thread.run_sync(take, version)
+                    return await anyio.to_thread.run_sync(take, version, status is WorkflowStatus.WAITING)
                 except ConflictError:
                     continue
             await anyio.sleep(POLL_S)

@@ -275,6 +275,16 @@ async def test_a_run_waits_for_a_person_as_state_of_its_session(run: Runs, log: 
     assert done.waiting_for == {}
 
 
+async def test_a_run_that_was_answered_is_told_as_running_while_it_goes_on(quick: Runs, log: Log) -> None:
+    text = "name: w\nsteps: [{id: ok, approve: 'Go?'}, {id: a, tool: slow, with: {seconds: 0.5}}]"
+    await quick(text, None, "r1")
+    async with anyio.create_task_group() as group:
+        group.start_soon(quick.engine.respond, "r1", "ok", True)
+        await until(lambda: log.at_once == 1)
+        told = quick.engine.status("r1")
+    assert (told.status, told.waiting_for, told.at_work) == (WorkflowStatus.RUNNING, {}, True)
+
+
 async def test_a_rejection_is_a_result_and_the_first_answer_holds(run: Runs, log: Log) -> None:
     await run(APPROVE, None, "r1")
     done = await run.engine.respond("r1", "ok", False)
