@@ -8,7 +8,7 @@ is done once, and one that was cut off is begun again.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -33,9 +33,9 @@ from ..manager import WAITS_FOR
 from ..models import Alter, Change, Failure, InvocationStatus, Want
 from ..records import LONGEST_ERROR, plain
 from ..tools.awaiting import awaited
-from .bounded import Evaluator
-from .expressions import Expression, Template
-from .model import RESERVED, Retry, Step, seconds
+from .expressions import Template
+from .model import Retry, Step, seconds
+from .scope import Frame, Scope
 from .state import (
     BEAT,
     CLAIM,
@@ -99,23 +99,6 @@ class Gate:
             self._waiters += 1
             self._run.rests()
             await self._event.wait()
-
-
-class Frame:
-    """Steps that see each other: those of the run, or of one item of a loop."""
-
-    def __init__(self, prefix: str = "", outer: Frame | None = None, items: Mapping[str, Any] | None = None) -> None:
-        self.prefix = prefix
-        self.outer = outer
-        self.items: dict[str, Any] = {**(outer.items if outer is not None else {}), **(items or {})}
-        self.done: dict[str, Done] = {}
-
-    def path(self, step_id: str) -> str:
-        return self.prefix + step_id
-
-    def steps(self) -> dict[str, Done]:
-        """Id -> what is done, as seen from here."""
-        return {**(self.outer.steps() if self.outer is not None else {}), **self.done}
 
 
 @dataclass
@@ -195,7 +178,13 @@ class Run:
         self._control_version = control_version
         self._waiting: dict[str, Waiting] = {}
         self._notify = notify
-        self._evaluator = Evaluator()
+        run = {
+            "session_id": session_id,
+            "execution_id": record.execution_id,
+            "name": record.name,
+            "started_at": record.started_at.isoformat().replace("+00:00", "Z"),
+        }
+        self._expressions = Scope(inputs, self.outputs, run, definition.steps)
         self._root = Frame()
         self._scope = anyio.CancelScope()
         self._rests = False
@@ -220,7 +209,7 @@ class Run:
             await self._still_mine()  # whoever took it over may have brought it to its end
             raise
         finally:
-            self._evaluator.close()
+            self._expressions.close()
         return await self._ended(status, error)
 
     async def _whole(self) -> tuple[WorkflowStatus, str | None]:
@@ -259,7 +248,8 @@ class Run:
             except ConflictError:
                 return WorkflowStatus.RUNNING, None
             return status, None
-        self.outputs, fault = await self._outputs()
+        outputs, fault = await self._outputs()
+        self.outputs |= outputs
         if fault is not None and status is WorkflowStatus.COMPLETED:
             status, error = WorkflowStatus.FAILED, fault
         record = self.record.model_copy(update={"completed_at": self.manager.clock(), "error": error})
@@ -683,48 +673,10 @@ class Run:
     # expressions
 
     async def resolve(self, template: Template, frame: Frame, secrets: Mapping[str, str] | None = None) -> Any:
-        """What an author's text gives here and now. Raises ExpressionError."""
-        expressions = list(template.expressions())
-        if not expressions:
-            return template.written
-        seen = frame.steps() if any(name in one.names for one in expressions for name in ("steps", "context")) else {}
-        evaluate = partial(self._evaluate, frame, seen, (secrets or self.means.secrets.names()))
-        if any(expression.heavy for expression in expressions):
-            return await anyio.to_thread.run_sync(template.resolve, evaluate)
-        return template.resolve(evaluate)
-
-    def _evaluate(
-        self, frame: Frame, seen: Mapping[str, Done], secrets: Mapping[str, str], expression: Expression
-    ) -> Any:
-        scope = self._variables(expression, frame, seen, secrets)
-        return self._evaluator.evaluate(expression, scope) if expression.heavy else expression.evaluate(scope)
-
-    def _variables(
-        self, expression: Expression, frame: Frame, seen: Mapping[str, Done], secrets: Mapping[str, str]
-    ) -> dict[str, Any]:
-        names = expression.names
-        whole = "context" in names or ("steps" in names and not expression.steps)
-        scope: dict[str, Any] = {name: value for name, value in self.inputs.items() if name not in RESERVED}
-        scope |= frame.items
-        scope["inputs"] = self.inputs
-        if "steps" in names or whole:
-            wanted: Iterable[str] = self._visible(frame) if whole else expression.steps
-            scope["steps"] = {name: seen.get(name, PENDING).seen() for name in wanted}
-        scope["outputs"] = self.outputs
-        scope["run"] = {
-            "session_id": self.session_id,
-            "execution_id": self.record.execution_id,
-            "name": self.record.name,
-            "started_at": self.record.started_at.isoformat().replace("+00:00", "Z"),
-        }
-        if "secrets" in names:
-            scope["secrets"] = dict(secrets)
-        if "context" in names:
-            scope["context"] = {**scope, **scope["run"]}
-        return scope
-
-    def _visible(self, frame: Frame) -> set[str]:
-        return {step.id for step in self.definition.spec.walk()} | frame.steps().keys()
+        """What an author's text gives here and now; with the secrets it is for what is sent. Raises ExpressionError."""
+        return await self._expressions.resolve(
+            template, frame, self.means.secrets.names() if secrets is None else secrets
+        )
 
     # the store
 

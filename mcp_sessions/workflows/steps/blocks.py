@@ -9,10 +9,11 @@ import anyio
 from ...errors import ExpressionError
 from ..expressions import Template
 from ..model import Step, condition
+from ..scope import Frame
 from ..state import Done, StepState, StepStatus
 
 if TYPE_CHECKING:
-    from ..run import Frame, Run
+    from ..run import Run
 
 MOST_ITEMS = 10_000
 
@@ -104,8 +105,6 @@ class _Loop:
                 group.start_soon(work)
 
     async def _item(self, index: int) -> None:
-        from ..run import Frame  # noqa: PLC0415 - which runs this
-
         items = {self.step.item: self.items[index], f"{self.step.item}_index": index}
         frame = self.frames[index] = Frame(f"{self.path}[{index}].", self.frame, items)
         block = await self.run.block(self.step.steps, frame)
