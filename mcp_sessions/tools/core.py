@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, cast
 
 from .._json import canonical
 from ..calls import HEAD, NOTE, REVISION, Call, Number
+from ..drafts import refuse_inner
 from ..errors import InvalidArgumentError, InvalidCursorError
 from ..manager import checked_limit, ending, usage_of
 from ..models import (
@@ -88,6 +89,7 @@ def session_create(
     owner = call.as_user if call.as_user is not None else user_id
     head = manager.new_metadata(session_id, purpose, owner, tags, metadata)
     for key, one in (data or {}).items():
+        refuse_inner([key])
         call.draft.set_value(key, one)
         call.refs[f"data.{key}"] = f"data:{key}@revision"
     call.keep_once("metadata@revision", metadata=metadata)
@@ -233,6 +235,7 @@ def session_set(
     """Store one JSON value under a key, replacing what was there. For facts that change: plan, next_step, decisions.
     Never secrets.
     """
+    refuse_inner([key])
     call.draft.set_value(key, value, expected_version)
     call.refs["value"] = f"data:{key}@revision"
     return {"session_id": session_id, "key": key, "version": REVISION}

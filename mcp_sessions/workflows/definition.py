@@ -12,14 +12,14 @@ from typing import Any, cast
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from .._json import canonical, check_json
+from .._json import check_json
 from ..errors import InvalidArgumentError, WorkflowDefinitionError
 from ..models import invalid
 from ..tools import Toolbox
 from . import legacy
 from .checks import Checks, placed, suggestion
 from .model import Agent, Approve, Case, Defaults, Input, Model, Output, Retry, Server, Spec, Step, Switch
-from .reading import Lines, line_of, plain, read
+from .reading import Lines, line_of, read
 
 FILE_TYPES = (".yaml", ".yml", ".json")
 _MODELS: Mapping[str, type[Model]] = {
@@ -87,10 +87,10 @@ class WorkflowDefinition:
     def from_dict(cls, value: Mapping[str, Any], *, base: Path | None = None) -> WorkflowDefinition:
         """From what YAML would give."""
         try:
-            text = canonical(check_json(dict(value)))
+            text = json.dumps(check_json(dict(value)), sort_keys=True)
         except ValueError as error:
             raise WorkflowDefinitionError([f"<dict>: it {error}."]) from None
-        return cls(plain(dict(value)), text, "<dict>", base)
+        return cls.from_yaml(text, name="<dict>", base=base)
 
     @property
     def name(self) -> str:

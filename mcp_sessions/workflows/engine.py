@@ -7,7 +7,7 @@ waits, and goes on with it once the first one has died, let go, or was silent fo
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from datetime import datetime
 from functools import cached_property, partial
@@ -222,7 +222,7 @@ class WorkflowEngine:
         for path in result.step_results:  # what a step has run elsewhere
             if found.definition.steps[_id_of(path)].workflow is not None:
                 with suppress(LookupError):
-                    await self.cancel(found.record.child_id(path, _id_of(path)), reason, as_user=as_user)
+                    await self.cancel(found.record.child_id(session_id, path, _id_of(path)), reason, as_user=as_user)
         return result
 
     def status(self, session_id: str, *, as_user: str | None = None) -> WorkflowExecutionResult:
@@ -238,7 +238,7 @@ class WorkflowEngine:
         found: list[WorkflowExecutionResult] = []
         for head in self.session_manager.query(query).items:
             data = self.session_manager.view(head.session_id, Want(keys=_KEYS, as_user=as_user)).data
-            if RUN in data:
+            with suppress(KeyError, ValueError):  # what somebody has written over is none of them
                 found.append(self._result(_Found(head.session_id, data, {}, self._alive(data))))
         return found
 
@@ -343,11 +343,11 @@ class WorkflowEngine:
             )
 
     def _begin_anew(
-        self, found: _Found, anew: Iterable[str], from_beginning: bool, fence: int, as_user: str | None
+        self, found: _Found, anew: Collection[str], from_beginning: bool, fence: int, as_user: str | None
     ) -> None:
         """Take back what some steps gave, so that they are run again, and open the session again."""
-        ids = set(anew)
-        paths = [path for path in found.steps if _id_of(path) in ids or _within(path, ids)]
+        paths = [path for path in found.steps if path in anew]
+        ids = {_id_of(path) for path in anew}
         generations, restarts = {**found.record.generations}, {**found.record.restarts}
         for step_id in ids:
             generations[step_id] = generations.get(step_id, 0) + 1
@@ -555,7 +555,7 @@ class WorkflowEngine:
             outputs=found.outputs,
             step_results={path: StepResult.of(path, done) for path, done in found.in_order()},
             error=record.error,
-            waiting_for=found.waits_for,
+            waiting_for=found.waits_for or found.asked(),
             sha256=record.sha256,
             at_work=found.alive,
             started_at=record.started_at,
@@ -582,6 +582,11 @@ class _Found:
     def definition(self) -> WorkflowDefinition:
         """By the text that it keeps."""
         return pinned(self.record)
+
+    def asked(self) -> dict[str, str]:
+        """Path -> what a step asks a person."""
+        waiting = {path: done.state for path, done in self.steps.items() if done.state.status is StepStatus.WAITING}
+        return {path: state.message or "" for path, state in waiting.items()}
 
     def in_order(self) -> list[tuple[str, Done]]:
         """The steps in the order in which they were written, those of loops by their items."""
@@ -668,10 +673,6 @@ def _id_of(path: str) -> str:
     return path.rpartition(".")[2]
 
 
-def _within(path: str, ids: set[str]) -> bool:
-    return any(part.partition("[")[0] in ids for part in path.split(".")[:-1])
-
-
 def _place(path: str, place: Mapping[str, int]) -> list[int]:
     found: list[int] = []
     for part in path.split("."):
@@ -681,33 +682,36 @@ def _place(path: str, place: Mapping[str, int]) -> list[int]:
 
 
 def _anew(found: _Found, from_step: str | None) -> set[str]:
-    """The ids of the steps to run again: what did not go well, or a step; with what needs them, and is in or around
-    them.
+    """The paths of the steps to run again: what did not go well, or a step wherever it stands; with what needs them,
+    and what they stand in. What else a loop has done stays.
     """
     definition = found.definition
-    if from_step is not None:
-        begin = {from_step}
-    else:
-        begin = {_id_of(path) for path, done in found.steps.items() if _goes_again(done)}
-        begin |= {
-            part.partition("[")[0]
-            for path, done in found.steps.items()
-            if _goes_again(done)
-            for part in path.split(".")
-        }
-    anew = set(begin)
-    while True:
-        more = {name for name, needed in definition.edges.items() if needed & anew}
-        more |= {name for name, causes in definition.handlers.items() if causes & anew}
-        for step in definition.spec.walk():
-            inner = {one.id for one in step.walk()} - {step.id}
-            if inner & anew:
-                more.add(step.id)
-            if step.id in begin and from_step is not None:
-                more |= inner
-        if more <= anew:
-            return anew
-        anew |= more
+    around = {inner.id: step.id for step in definition.spec.walk() for block in step.blocks for inner in block}
+    todo = [
+        (path, from_step is not None or not definition.steps[_id_of(path)].blocks)
+        for path, done in found.steps.items()
+        if (_goes_again(done) if from_step is None else _id_of(path) == from_step)
+    ]
+    anew: dict[str, bool] = {}
+    while todo:
+        path, whole = todo.pop()
+        if anew.get(path, False) or (path in anew and not whole):
+            continue
+        anew[path] = whole
+        step = definition.steps[_id_of(path)]
+        prefix = path.removesuffix(step.id)
+        needing = {name for name, needed in definition.edges.items() if step.id in needed}
+        needing |= {name for name, causes in definition.handlers.items() if step.id in causes}
+        todo += [(prefix + name, True) for name in needing]
+        outer = around.get(step.id)
+        if outer is not None:
+            is_loop = definition.steps[outer].kind == "for_each"
+            todo.append((prefix[:-1].rpartition("[")[0] if is_loop else prefix + outer, False))
+        if whole:
+            within = [prefix + inner.id for block in step.blocks for inner in block]
+            todo += [(inner, True) for inner in within if inner in found.steps]
+            todo += [(inner, True) for inner in found.steps if inner.startswith(path + "[")]
+    return set(anew)
 
 
 def _goes_again(done: Done) -> bool:

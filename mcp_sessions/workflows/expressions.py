@@ -96,7 +96,11 @@ class Expression:
     def heavy(self) -> bool:
         """Whether it may take long, or make much out of little."""
         text = _STRINGS.sub("''", self.source)
-        return _MACRO.search(text) is not None or text.count("+") > _MOST_SUMS or "matches" in self.functions
+        return (
+            _MACRO.search(text) is not None
+            or text.count("+") > _MOST_SUMS
+            or bool({"matches", "join"} & self.functions)
+        )
 
     def evaluate(self, scope: Mapping[str, Any]) -> Any:
         """What it gives, as JSON. Raises ExpressionError; has no limit of time."""

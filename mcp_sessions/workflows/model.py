@@ -248,6 +248,10 @@ class Step(Model):
         for name, kind in only.items():
             if name in self.model_fields_set and kinds != [kind]:
                 raise ValueError(f"has '{'as' if name == 'item' else name}', which is for {kind} alone")
+        if kinds[0] in COMPOSITE and {"timeout", "retry"} & self.model_fields_set:
+            raise ValueError(f"has a timeout or a retry, which are for the steps within {kinds[0]}")
+        if kinds == ["approve"] and "timeout" in self.model_fields_set:
+            raise ValueError("has a timeout: that of a question stands in `approve`")
         if kinds == ["for_each"] and not self.steps:
             raise ValueError("has for_each, and no steps")
         return self

@@ -75,20 +75,6 @@ def read(text: str, name: str) -> Any:
     return _Reader(name).value(node)
 
 
-def plain(value: Any, line: int = 0) -> Any:
-    """A value from Python, as `read` gives them; it has no lines."""
-    if isinstance(value, dict):
-        fields = Lines(line)
-        for key, member in cast("dict[Any, Any]", value).items():
-            fields[str(key)] = plain(member)
-        return fields
-    if isinstance(value, list | tuple):
-        members = Listed(line)
-        members += [plain(member) for member in cast("Sequence[Any]", value)]
-        return members
-    return value
-
-
 def line_of(value: Any, path: Sequence[str | int]) -> int:
     """The line of what stands at a path in a value that was read, or of the last of it that is there; 0: none."""
     line = cast("int", getattr(value, "line", 0))

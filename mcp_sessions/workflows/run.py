@@ -15,7 +15,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
-import anyio.from_thread
 import anyio.to_thread
 
 from ..agents.waiting import first_error
@@ -23,6 +22,7 @@ from ..errors import (
     ConflictError,
     ExpressionError,
     InvalidArgumentError,
+    LimitError,
     SessionEndedError,
     SessionNotFoundError,
     StepError,
@@ -266,7 +266,13 @@ class Run:
                 )
                 keys[STATE + path] = over.stored()
                 self.done[path] = Done(over)
-        await self.commit(keys, remove=(WAITS_FOR, BEAT), alter=Alter(status=status.session))
+        try:
+            await self.commit(keys, remove=(WAITS_FOR, BEAT), alter=Alter(status=status.session))
+        except LimitError as fault:
+            status, error = WorkflowStatus.FAILED, f"The outputs: {fault}"
+            record = record.model_copy(update={"error": error})
+            keys |= {RUN: record.model_dump(mode="json", exclude_defaults=True), OUTPUT: {}, STATUS: status.value}
+            await self.commit(keys, remove=(WAITS_FOR, BEAT), alter=Alter(status=status.session))
         self.record = record
         return status, error
 
@@ -470,7 +476,10 @@ class Run:
             }
         )
         done = Done(over, result)
-        await self.commit(done.keys(path))
+        try:
+            await self.commit(done.keys(path))
+        except LimitError as error:  # what they gave stands in keys of their own
+            return await self._failed(step, path, over, error)
         return self._put(step, path, done)
 
     def _state(self, path: str, step: Step, began: datetime) -> StepState:
@@ -564,7 +573,10 @@ class Run:
                 call.result_ref = None, f"data:{RESULT}{path}@revision"
             return result
 
-        await awaited(call, act)
+        result = await awaited(call, act)
+        if call.replayed:  # it was done, and what it gave was taken back
+            done = self._completed(state, result)
+            await self.commit(done.keys(path))
         return done if done.state.status is StepStatus.WAITING else self._put(step, path, done)
 
     async def _called(self, step: Step, path: str, state: StepState, arguments: Mapping[str, Any]) -> Done:
@@ -581,7 +593,6 @@ class Run:
             as_user=self.as_user,
             within=self.session_id,
         )
-        call.check_cancelled = anyio.from_thread.check_cancelled
         self.done[path] = Done(state)
         self.tell(path, state, step.kind)
 

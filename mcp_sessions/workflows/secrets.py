@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
+from ..errors import InvalidArgumentError
 from ..records import REDACTED
 
 SHORTEST = 4
@@ -17,6 +19,13 @@ class Secrets:
 
     def __init__(self, values: Mapping[str, str] | None = None) -> None:
         self._values = dict(values or {})
+        for name, value in self._values.items():
+            if len(value) < SHORTEST:
+                raise InvalidArgumentError(
+                    f"The secret {name} has under {SHORTEST} characters: it could not be told from other text."
+                )
+        shown = {form for value in self._values.values() for form in _forms(value)}
+        self._forms = sorted(shown, key=len, reverse=True)
 
     @classmethod
     def of_environment(cls, names: Iterable[str]) -> Secrets:
@@ -33,9 +42,8 @@ class Secrets:
 
     def scrubbed(self, text: str) -> str:
         """A text without them."""
-        for secret in self._values.values():
-            if len(secret) >= SHORTEST and secret in text:
-                text = text.replace(secret, REDACTED)
+        for secret in self._forms:
+            text = text.replace(secret, REDACTED)
         return text
 
     def scrub(self, value: Any) -> Any:
@@ -50,3 +58,8 @@ class Secrets:
         if isinstance(value, list):
             return [self.scrub(member) for member in cast("list[Any]", value)]
         return value
+
+
+def _forms(secret: str) -> set[str]:
+    """How it may stand in a text: as it is, and within JSON."""
+    return {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}

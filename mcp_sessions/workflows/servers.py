@@ -145,7 +145,7 @@ class _Connection:
 
     def _read_stderr(self) -> str:
         self._stderr.seek(0)
-        return self._stderr.read()[-STDERR_CHARS:].strip()
+        return self._secrets.scrubbed(self._stderr.read())[-STDERR_CHARS:].strip()
 
     async def _client(self, stack: AsyncExitStack) -> Client:
         server = self._server

@@ -175,7 +175,6 @@ class RunRecord(Frozen):
     text: str
     base: str | None = None
     """The directory from which other files are found that the text names."""
-    is_dict: bool = False
     execution_id: str
     started_at: datetime
     completed_at: datetime | None = None
@@ -189,9 +188,9 @@ class RunRecord(Frozen):
         """The id of a call of a step: the same for the same step of the same run."""
         return derived_id("inv", self.execution_id, str(generation), path, *more)
 
-    def child_id(self, path: str, step_id: str) -> str:
+    def child_id(self, session_id: str, path: str, step_id: str) -> str:
         """The session of the workflow that a step runs: the same until the step is to begin from its beginning."""
-        return derived_id("ses", self.execution_id, path, str(self.restarts.get(step_id, 0)))
+        return derived_id("ses", self.execution_id, session_id, path, str(self.restarts.get(step_id, 0)))
 
 
 @dataclass(frozen=True)

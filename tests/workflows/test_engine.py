@@ -368,6 +368,76 @@ outputs: {b: "{{ steps.b.result }}"}
     assert log.calls == ["a", "c"]
 
 
+async def test_resume_in_a_loop_runs_what_failed_there_and_keeps_the_rest(run: Runs, log: Log) -> None:
+    text = """
+name: w
+steps:
+  - id: l
+    for_each: [0, 1, 2]
+    as: n
+    on_error: continue
+    max_parallel: 1
+    steps:
+      - {id: a, tool: note, with: {what: "{{ n }}"}}
+      - {id: s, set: "{{ n * 10 }}"}
+      - {id: b, tool: flaky, with: {name: "{{ string(n) }}", failures: "{{ n == 1 ? 1 : 0 }}"}}
+      - {id: c, tool: note, with: {what: "{{ string(steps.s.result) }}"}}
+  - {id: e, set: "{{ steps.l.items.map(i, i.steps.s.result) }}"}
+"""
+    assert (await run(text, None, "r1")).status is WorkflowStatus.PARTIAL
+    assert log.calls == [0, "0", 1, 2, "20"]
+    done = await run.engine.resume("r1")
+    assert (done.status, done.error) == (WorkflowStatus.COMPLETED, None)
+    assert log.calls == [0, "0", 1, 2, "20", "10"]
+    assert done.step_results["e"].result == [0, 10, 20]
+    assert {path: one.status.value for path, one in done.step_results.items()} == dict.fromkeys(
+        done.step_results, "completed"
+    )
+    log.calls.clear()
+    again = await run.engine.resume("r1", "s")
+    assert (again.status, log.calls) == (WorkflowStatus.COMPLETED, ["0", "10", "20"])
+    assert again.step_results["e"].result == [0, 10, 20]
+
+
+async def test_resume_within_parallel_and_switch_keeps_what_stands_beside(run: Runs, log: Log) -> None:
+    text = """
+name: w
+steps:
+  - id: p
+    parallel:
+      - {id: x, tool: note, with: {what: x}}
+      - id: w
+        switch:
+          - if: "true"
+            steps:
+              - {id: y, tool: note, with: {what: y}}
+              - {id: z, tool: flaky, with: {name: z, failures: 1}}
+  - {id: e, set: "{{ steps.z.result }}"}
+"""
+    assert (await run(text, None, "r1")).status is WorkflowStatus.FAILED
+    done = await run.engine.resume("r1")
+    assert (done.status, sorted(log.calls)) == (WorkflowStatus.COMPLETED, ["x", "y"])
+    assert run.results(done)["e"] == "z after 1"
+
+
+async def test_what_is_too_long_to_keep_fails_its_step_and_not_the_run_for_ever(quick: Runs) -> None:
+    text = """
+name: w
+inputs: {t: string}
+steps:
+  - {id: l, for_each: [1, 2, 3, 4], on_error: continue, steps: [{id: a, set: "{{ inputs.t }}"}]}
+  - {id: b, set: 1}
+"""
+    result = await quick(text, {"t": "x" * 400_000})
+    assert (result.status, "l" in str(result.error)) == (WorkflowStatus.PARTIAL, True)
+    assert "1,048,576" in str(result.step_results["l"].error)
+    outputs = (
+        "{name: w, inputs: {t: string}, steps: [{id: a, set: 1}], outputs: {x: '{{ inputs.t }}', y: '{{ inputs.t }}'}}"
+    )
+    result = await quick(outputs, {"t": "x" * 600_000})
+    assert (result.status, str(result.error).startswith("The outputs: ")) == (WorkflowStatus.FAILED, True)
+
+
 async def test_resume_from_a_step_runs_it_and_what_needs_it_again(run: Runs, log: Log) -> None:
     text = """
 name: w

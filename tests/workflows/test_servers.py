@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from mcp_sessions import FileSystemSessionStorage, MemorySessionStorage, SessionManager
-from mcp_sessions.errors import WorkflowDefinitionError
+from mcp_sessions.errors import InvalidArgumentError, WorkflowDefinitionError
 from mcp_sessions.workflows import WorkflowDefinition, WorkflowEngine, WorkflowStatus
+from mcp_sessions.workflows.secrets import Secrets
 from tests.agents.fakes import gone
 from tests.processes import until
 
@@ -226,6 +227,15 @@ async def test_a_secret_reaches_the_server_and_nothing_that_is_stored(log: Path,
     stored = [file for file in (tmp_path / "sessions").rglob("*") if file.is_file()]
     assert stored
     assert [file for file in stored if SECRET.encode() in file.read_bytes()] == []
+
+
+def test_a_secret_is_found_within_json_too_and_one_that_is_too_short_is_refused() -> None:
+    key = 'line "1"\nlïne \\2'
+    secrets = Secrets({"KEY": key})
+    for text in (key, json.dumps(key), json.dumps(key, ensure_ascii=False), json.dumps({"a": [key]})):
+        assert not any(part in secrets.scrubbed(f"got {text}!") for part in ("line", "ne \\2"))
+    with pytest.raises(InvalidArgumentError, match="The secret PIN has under 4 characters"):
+        Secrets({"PIN": "123"})
 
 
 async def test_a_secret_that_may_not_be_had_is_named(log: Path) -> None:

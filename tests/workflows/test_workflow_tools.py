@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from mcp_sessions import SessionManager
+from mcp_sessions.errors import InvalidArgumentError
 from mcp_sessions.storage import SQLiteSessionStorage
-from mcp_sessions.tools import Toolbox
+from mcp_sessions.tools import SESSION_TOOLS, Toolbox
 from mcp_sessions.workflows.tools import Offer, workflow_tools
 from tests.agents.fakes import RESULT, Fake
 from tests.processes import until
@@ -135,6 +136,21 @@ def test_a_text_of_a_client_runs_where_it_may_and_starts_no_server(
         bad = server.call("workflow_run", workflow="name: w\nsteps: [{id: a, sett: 1}]")["content"][0]["text"]
         assert "<your text>:2: step 'a': unknown key 'sett'. Did you mean 'set'?" in bad
     assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("key", [".workflow.run", ".workflow.control", ".workflow.step.ok", ".waits_for"])
+def test_no_tool_writes_what_the_engine_goes_by(store: Path, desk: Desk, key: str) -> None:
+    """Who could, would let a server run programs, or approve in somebody else's name."""
+    desk.manager.create_session("s", data={"own": 1})
+    for tool, arguments in (
+        ("session_set", {"session_id": "s", "key": key, "value": {}}),
+        ("session_create", {"session_id": "t", "data": {key: {}}}),
+        ("session_unset", {"session_id": "s", "keys": ["own", key]}),
+    ):
+        with pytest.raises(InvalidArgumentError, match="is kept by the workflow engine"):
+            SESSION_TOOLS.invoke(desk.manager, tool, arguments)
+    assert not desk.manager.storage.session_exists("t")
+    assert desk.manager.get_value("s", "own") == 1
 
 
 def test_agents_of_a_workflow_reach_no_more_than_clients_may(

@@ -23,7 +23,7 @@ async def run(work: Work) -> dict[str, Any] | WaitsFor:
         work.step.workflow or "",
         run.definition.base,
         work.given["with"],
-        session_id=run.record.child_id(work.path, work.step.id),
+        session_id=run.record.child_id(run.session_id, work.path, work.step.id),
         parent_id=run.session_id,
         depth=run.depth + 1,
         as_user=run.as_user,
