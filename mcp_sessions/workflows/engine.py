@@ -154,6 +154,7 @@ class WorkflowEngine:
         that step and all that need it. Raises WorkflowNotFoundError, InvalidArgumentError.
         """
         found = await self._read(session_id, as_user)
+        await anyio.to_thread.run_sync(self._means.check, found.definition)
         if from_step is not None and found.definition.get_step(from_step) is None:
             raise InvalidArgumentError(
                 f"There is no step '{from_step}': there are {', '.join(s.id for s in found.definition.spec.walk())}.",
@@ -183,7 +184,8 @@ class WorkflowEngine:
         as_user: str | None = None,
         notify: Callable[[Event], object] | None = None,
     ) -> WorkflowExecutionResult:
-        """Answer a step that waits, and go on with the run. The first answer holds: the same again changes nothing.
+        """Answer a step that waits, and go on with the run, unless this engine lacks a tool or an executor of it: then
+        the answer stands, and the run waits for a program that has them. The first answer holds.
 
         Raises InvalidArgumentError for a step that does not wait, ConflictError where it was answered otherwise.
         """
@@ -205,6 +207,10 @@ class WorkflowEngine:
         at = self.session_manager.clock().isoformat().replace("+00:00", "Z")
         answer = {"approved": approved, "comment": comment or "", "by": by or "", "at": at}
         await anyio.to_thread.run_sync(self._control, session_id, done.state.question(step), answer, None, as_user)
+        try:
+            await anyio.to_thread.run_sync(self._means.check, found.definition)
+        except WorkflowDefinitionError:  # the answer stands; a program that has its tools goes on with the run
+            return self._result(await self._read(session_id, as_user, found.definition))
         result = await self._advance(session_id, found.definition, as_user=as_user, notify=notify)
         if result.status.over:
             await self._go_on_around(session_id, as_user)
@@ -555,7 +561,7 @@ class WorkflowEngine:
             outputs=found.outputs,
             step_results={path: StepResult.of(path, done) for path, done in found.in_order()},
             error=record.error,
-            waiting_for=found.waits_for or found.asked(),
+            waiting_for=found.asked(),
             sha256=record.sha256,
             at_work=found.alive,
             started_at=record.started_at,
@@ -584,9 +590,11 @@ class _Found:
         return pinned(self.record)
 
     def asked(self) -> dict[str, str]:
-        """Path -> what a step asks a person."""
+        """Path -> what a step asks a person, who has not answered yet."""
         waiting = {path: done.state for path, done in self.steps.items() if done.state.status is StepStatus.WAITING}
-        return {path: state.message or "" for path, state in waiting.items()}
+        asked = self.waits_for or {path: state.message or "" for path, state in waiting.items()}
+        questions = {path: waiting[path].question(path) if path in waiting else path for path in asked}
+        return {path: asked[path] for path, question in questions.items() if question not in self.control.answers}
 
     def in_order(self) -> list[tuple[str, Done]]:
         """The steps in the order in which they were written, those of loops by their items."""

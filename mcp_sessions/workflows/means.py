@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio.abc import TaskGroup
 
+from ..agents.executors import MODEL, PROGRAMS
 from ..agents.executors.base import Executor
 from ..agents.tools import Reach
 from ..errors import WorkflowDefinitionError
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     from .servers import Servers
 
 Child = Callable[..., Awaitable[Any]]
+
+
+def is_known(executor: str) -> bool:
+    """Whether an executor is there for all, by its name."""
+    return executor in PROGRAMS or executor.startswith(MODEL)
 
 
 @dataclass
@@ -55,6 +61,12 @@ class Means:
                 [f"{definition.name}: servers are for workflows of the workflow directory alone. Put the file there."]
             )
         definition.servers()
+        for step in definition.steps.values():
+            name = step.agent.executor if step.agent is not None else None
+            if name is not None and name not in self.executors and not is_known(name):
+                raise WorkflowDefinitionError(
+                    [f"{definition.name}: step '{step.id}' asks the executor '{name}', which is not known here."]
+                )
 
     def agent_settings(self, name: str | None, where: Path | None) -> dict[str, Any]:
         """Who is asked, and where. Raises InvalidArgumentError for whom and what is not to be reached."""

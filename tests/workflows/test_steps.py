@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from mcp_sessions.agents import Answer, Scripted
-from mcp_sessions.errors import ConflictError, InvalidArgumentError
+from mcp_sessions.errors import ConflictError, InvalidArgumentError, WorkflowDefinitionError
 from mcp_sessions.workflows import WorkflowDefinition, WorkflowEngine, WorkflowStatus
 from mcp_sessions.workflows import engine as engines
 from tests.workflows.desk import Log, Runs, until
@@ -351,8 +351,22 @@ steps:
     async with anyio.create_task_group() as group:
         group.start_soon(quick, text, None, "r1")
         await until(lambda: ("ok", "waiting") in quick.heard)
-        result = await WorkflowEngine(quick.manager).respond("r1", "ok", True)
+        result = await WorkflowEngine(quick.manager, toolbox=log.toolbox).respond("r1", "ok", True)
     assert (result.status, log.calls) == (WorkflowStatus.COMPLETED, ["c", "long"])
+
+
+async def test_an_answer_to_a_program_that_lacks_a_tool_stands_and_another_one_goes_on(run: Runs, log: Log) -> None:
+    await run(APPROVE, None, "r1")
+    elsewhere = WorkflowEngine(run.manager)  # as a server has one
+    told = await elsewhere.respond("r1", "ok", True, "yes")
+    assert (told.status, told.waiting_for, told.at_work, log.calls) == (WorkflowStatus.WAITING, {}, False, ["a"])
+    with pytest.raises(WorkflowDefinitionError, match="there is no tool 'note'"):
+        await elsewhere.resume("r1")
+    done = await run.engine.resume("r1")
+    assert (done.status, log.calls) == (WorkflowStatus.COMPLETED, ["a", "yes"])
+    named = "name: w\nsteps: [{id: a, agent: {executor: nobody}, with: {prompt: q}}]"
+    with pytest.raises(WorkflowDefinitionError, match="asks the executor 'nobody', which is not known here"):
+        await run(named)
 
 
 async def test_a_step_that_does_not_wait_cannot_be_answered(quick: Runs) -> None:
