@@ -216,7 +216,8 @@ class WorkflowNotFoundError(WorkflowError, LookupError):
 
     def __init__(self, session_id: str) -> None:
         super().__init__(
-            f"Session {session_id} has no run of a workflow. `mcp-sessions workflow ls` lists those that have."
+            f"Session {session_id} has no run of a workflow. Those that have one have the tag 'workflow': "
+            "`mcp-sessions workflow ls`, or session_query, lists them."
         )
         self.session_id = session_id
 

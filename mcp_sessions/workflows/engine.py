@@ -1,7 +1,7 @@
 """WorkflowEngine: begins runs, goes on with them, and answers for them.
 
 A run is a session. Whoever goes on with one claims it in that session; another process that is asked for the same run
-waits, and goes on with it once the first one has died, let go, or was silent for `SILENT_S`.
+waits, and goes on with it once the first one has died, let go, or was silent for long.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from datetime import datetime
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import anyio
 import anyio.to_thread
@@ -25,21 +25,22 @@ from ..drafts import checked_id
 from ..errors import (
     ConflictError,
     InvalidArgumentError,
+    SessionEndedError,
     SessionExistsError,
     WorkflowDefinitionError,
     WorkflowMismatchError,
-    WorkflowNotFoundError,
 )
 from ..manager import WAITS_FOR, SessionManager
 from ..models import Frozen, Query, SessionStatus, Value, Want
 from ..storage import MemorySessionStorage
 from ..tools import SESSION_TOOLS, Toolbox
+from .claims import Claims, Turn
 from .definition import FILE_TYPES, WorkflowDefinition
+from .kept import KEYS, KeptRun, kept_run, pinned, steps_anew
 from .means import Means
-from .run import BEAT_S, Event, Run
+from .run import Event, Run
 from .secrets import Secrets
 from .state import (
-    BEAT,
     CLAIM,
     CONTROL,
     INPUT,
@@ -48,20 +49,18 @@ from .state import (
     RUN,
     STATE,
     STATUS,
+    TIME,
     Control,
-    Done,
     RunRecord,
     StepResult,
     StepStatus,
+    Time,
     WorkflowStatus,
-    steps_of,
+    id_of,
+    status_of,
 )
 
-SILENT_S = 3 * BEAT_S
-"""After how long without a sign a living process is taken for one that will not go on."""
-POLL_S = 0.2
 TAG = "workflow"
-_KEYS = (INPUT, OUTPUT, STATUS, RUN, CLAIM, BEAT, CONTROL, WAITS_FOR)
 
 Workflow = WorkflowDefinition | str | os.PathLike[str] | Mapping[str, Any]
 
@@ -111,6 +110,7 @@ class WorkflowEngine:
     ) -> None:
         self._own = session_manager is None
         self.session_manager = session_manager or SessionManager(MemorySessionStorage())
+        self._claims = Claims(self.session_manager)
         self._means = Means(
             toolbox=toolbox,
             executors=dict(executors or {}),
@@ -133,7 +133,8 @@ class WorkflowEngine:
     ) -> WorkflowExecutionResult:
         """Run a workflow, or go on with its run in that session, as far as it goes.
 
-        A session that is not there is made; one without a run gets one. A run that is over gives what it gave.
+        A session that is not there is made; one without a run gets one. A run that is over gives what it gave; where
+        its session was opened again, what did not go well is begun anew.
         Raises WorkflowDefinitionError, InvalidArgumentError, WorkflowMismatchError where the session holds another run,
         and what a commit raises.
         """
@@ -166,11 +167,11 @@ class WorkflowEngine:
             WorkflowStatus.RUNNING,
         ):
             return await self._advance(session_id, found.definition, as_user=as_user, notify=notify)
-        fence = await self._claim(session_id, as_user, even_over=True)
-        assert fence is not None
-        found = await self._read(session_id, as_user)
-        anew = _anew(found, from_step)
-        await anyio.to_thread.run_sync(self._begin_anew, found, anew, from_step is not None, fence, as_user)
+        async with self._claims.turn(session_id, as_user, even_over=True) as turn:
+            assert turn is not None
+            found = await self._read(session_id, as_user)
+            anew = steps_anew(found, from_step)
+            await anyio.to_thread.run_sync(self._begin_anew, found, anew, from_step is not None, turn, as_user)
         return await self._advance(session_id, found.definition, as_user=as_user, notify=notify)
 
     async def respond(
@@ -194,14 +195,14 @@ class WorkflowEngine:
         answered = next(
             (answer for name, answer in found.control.answers.items() if name.partition("@")[0] == step), None
         )
-        if done is None or done.state.status is not StepStatus.WAITING:
+        if found.status.over or done is None or done.state.status is not StepStatus.WAITING:
             if answered is not None and answered["approved"] == approved:
                 return self._result(await self._read(session_id, as_user))
             raise InvalidArgumentError(_not_waiting(found, step), argument="step")
         if done.state.until is not None and self.session_manager.clock() >= done.state.until:
             raise InvalidArgumentError(
                 f"Step '{step}' waited until {done.state.until:%Y-%m-%d %H:%M:%S} UTC: it is answered by that. "
-                f"Go on with it: mcp-sessions workflow resume {session_id}",
+                f"Go on with it: mcp-sessions workflow resume {session_id}, or workflow_run in that session.",
                 argument="step",
             )
         at = self.session_manager.clock().isoformat().replace("+00:00", "Z")
@@ -224,16 +225,15 @@ class WorkflowEngine:
         if found.status.over:
             return self._result(found)
         await anyio.to_thread.run_sync(self._control, session_id, None, None, reason or "It was cancelled.", as_user)
-        result = await self._advance(session_id, found.definition, as_user=as_user)
-        for path in result.step_results:  # what a step has run elsewhere
-            if found.definition.steps[_id_of(path)].workflow is not None:
-                with suppress(LookupError):
-                    await self.cancel(found.record.child_id(session_id, path, _id_of(path)), reason, as_user=as_user)
-        return result
+        return await self._advance(session_id, found.definition, as_user=as_user)
 
     def status(self, session_id: str, *, as_user: str | None = None) -> WorkflowExecutionResult:
         """How far a run is; blocking, as the store is. Raises WorkflowNotFoundError where the session has none."""
-        return self._result(self._read_whole(session_id, as_user))
+        return self._result(self._kept(session_id, as_user))
+
+    async def definition(self, session_id: str, *, as_user: str | None = None) -> WorkflowDefinition:
+        """The workflow that a run keeps. Raises SessionNotFoundError, WorkflowNotFoundError."""
+        return (await self._read(session_id, as_user)).definition
 
     def list_runs(
         self, workflow: str | None = None, limit: int = 100, *, as_user: str | None = None
@@ -243,9 +243,9 @@ class WorkflowEngine:
         query = Query(tags=tags, match="all", limit=limit, as_user=as_user)
         found: list[WorkflowExecutionResult] = []
         for head in self.session_manager.query(query).items:
-            data = self.session_manager.view(head.session_id, Want(keys=_KEYS, as_user=as_user)).data
+            view = self.session_manager.view(head.session_id, Want(keys=KEYS, as_user=as_user))
             with suppress(KeyError, ValueError):  # what somebody has written over is none of them
-                found.append(self._result(_Found(head.session_id, data, {}, self._alive(data))))
+                found.append(self._result(KeptRun(view, {}, self._claims.is_taken(view))))
         return found
 
     def close(self) -> None:
@@ -293,7 +293,9 @@ class WorkflowEngine:
             session_id = self.session_manager.make_id("ses")
         checked_id(session_id, "session_id", self.session_manager.limits.id_chars)
         begin = self._begin
-        await anyio.to_thread.run_sync(begin, definition, inputs, session_id, parent_id, as_user)
+        was_there = await anyio.to_thread.run_sync(begin, definition, inputs, session_id, parent_id, as_user)
+        if was_there and (found := await self._read(session_id, as_user)).status.went_wrong and found.is_open:
+            return await self.resume(session_id, as_user=as_user, notify=notify)
         return await self._advance(session_id, definition, depth=depth, as_user=as_user, notify=notify)
 
     def _begin(
@@ -303,8 +305,8 @@ class WorkflowEngine:
         session_id: str,
         parent_id: str | None,
         as_user: str | None,
-    ) -> None:
-        """Make the session of a run, or put the run into it; where it is there already, look that it is the same."""
+    ) -> bool:
+        """Make the session of a run, or put the run into it; whether it was there already, which is to be the same."""
         manager = self.session_manager
         record = RunRecord(
             name=definition.name,
@@ -316,7 +318,7 @@ class WorkflowEngine:
             started_at=manager.clock(),
         )
         try:
-            data = manager.view(session_id, Want(keys=_KEYS, as_user=as_user)).data
+            data = manager.view(session_id, Want(keys=KEYS, as_user=as_user)).data
         except LookupError:
             keys = _first_keys(definition, inputs or {}, record)
             try:
@@ -329,12 +331,12 @@ class WorkflowEngine:
                     parent_id=parent_id,
                 )
             except SessionExistsError:
-                data = manager.view(session_id, Want(keys=_KEYS, as_user=as_user)).data
+                data = manager.view(session_id, Want(keys=KEYS, as_user=as_user)).data
             else:
-                return
+                return False
         if RUN in data:
             _check_same(session_id, definition, inputs, data)
-            return
+            return True
         draft = manager.draft()
         for key, value in _first_keys(definition, inputs or {}, record).items():
             draft.set_value(key, value, 0 if key == RUN else None)
@@ -344,16 +346,17 @@ class WorkflowEngine:
         try:
             manager.storage.commit(session_id, draft.change(manager.clock(), as_user=as_user))
         except ConflictError:  # another one began at the same moment
-            _check_same(
-                session_id, definition, inputs, manager.view(session_id, Want(keys=_KEYS, as_user=as_user)).data
-            )
+            data = manager.view(session_id, Want(keys=KEYS, as_user=as_user)).data
+            _check_same(session_id, definition, inputs, data)
+            return True
+        return False
 
     def _begin_anew(
-        self, found: _Found, anew: Collection[str], from_beginning: bool, fence: int, as_user: str | None
+        self, found: KeptRun, anew: Collection[str], from_beginning: bool, turn: Turn, as_user: str | None
     ) -> None:
         """Take back what some steps gave, so that they are run again, and open the session again."""
         paths = [path for path in found.steps if path in anew]
-        ids = {_id_of(path) for path in anew}
+        ids = {id_of(path) for path in anew}
         generations, restarts = {**found.record.generations}, {**found.record.restarts}
         for step_id in ids:
             generations[step_id] = generations.get(step_id, 0) + 1
@@ -369,10 +372,15 @@ class WorkflowEngine:
         draft.set_value(RUN, record.model_dump(mode="json", exclude_defaults=True))
         draft.set_value(STATUS, WorkflowStatus.RUNNING.value)
         draft.set_value(CONTROL, Control(answers=answers).model_dump(mode="json", exclude_none=True))
-        draft.set_value(CLAIM, None, fence)
-        draft.unset([*(STATE + path for path in paths), *(RESULT + path for path in paths), OUTPUT])
+        draft.set_value(CLAIM, None, turn.fence)
+        draft.unset([*(STATE + path for path in paths), *(RESULT + path for path in paths), OUTPUT, WAITS_FOR])
+        if found.definition.spec.timeout is not None:
+            draft.set_value(
+                TIME, Time(left_s=found.definition.spec.timeout, since=manager.clock()).model_dump(mode="json")
+            )
         draft.alter(status=SessionStatus.ACTIVE)
         manager.storage.commit(found.session_id, draft.change(manager.clock(), as_user=as_user))
+        turn.given_up = True
 
     def _control(
         self,
@@ -419,34 +427,32 @@ class WorkflowEngine:
         notify: Callable[[Event], object] | None = None,
     ) -> WorkflowExecutionResult:
         while True:
-            fence = await self._claim(session_id, as_user)
-            if fence is None:
-                return self._result(await self._read(session_id, as_user, definition))
-            status = WorkflowStatus.RUNNING
-            try:
+            async with self._claims.turn(session_id, as_user) as turn:
+                if turn is None:
+                    break
                 found = await self._read(session_id, as_user)
                 run = Run(
                     self.session_manager,
                     definition,
                     found.record,
                     session_id,
-                    fence,
+                    turn.fence,
                     inputs=found.inputs,
                     done=found.steps,
                     control=found.control,
                     control_version=found.control_version,
-                    means=self._means.of(definition, self._child),
+                    time=found.time,
+                    means=self._means.of(definition, self._child, self.cancel),
                     depth=depth,
                     as_user=as_user,
                     notify=notify,
                 )
-                status, _ = await run.advance()
-            finally:
-                if status is WorkflowStatus.RUNNING:
-                    with anyio.CancelScope(shield=True):
-                        await anyio.to_thread.run_sync(self._let_go, session_id, fence, as_user)
-            if status is not WorkflowStatus.RUNNING:
-                return self._result(await self._read(session_id, as_user, definition))
+                with suppress(SessionEndedError):  # whoever ended it has cancelled the run
+                    status, _ = await run.advance()
+                    if status is not WorkflowStatus.RUNNING:
+                        turn.given_up = True
+                        break
+        return self._result(await self._read(session_id, as_user, definition))
 
     async def _child(
         self,
@@ -471,87 +477,28 @@ class WorkflowEngine:
     ) -> tuple[WorkflowDefinition, bool]:
         """The text that a child keeps where it was begun, else that of its file now; and whether it failed there."""
         try:
-            data = self.session_manager.view(session_id, Want(keys=(RUN, STATUS), as_user=as_user)).data
+            view = self.session_manager.view(session_id, Want(keys=(RUN, STATUS), as_user=as_user))
         except LookupError:
-            data = {}
-        if RUN not in data:
             return named(name, self._means.directory, base), False
-        status = WorkflowStatus(data[STATUS].value)
-        failed = status.over and status is not WorkflowStatus.COMPLETED
-        return pinned(RunRecord.model_validate(data[RUN].value)), failed
-
-    async def _claim(self, session_id: str, as_user: str | None, *, even_over: bool = False) -> int | None:
-        """Make the run this process's; the fencing number. None where there is nothing to go on with.
-
-        Waits while another living process goes on with it.
-        """
-        manager, storage = self.session_manager, self.session_manager.storage
-        owner = await anyio.to_thread.run_sync(storage.owner)
-        sign: tuple[int, int] | None = None
-        silent_since = anyio.current_time()
-
-        def look() -> tuple[dict[str, Value], bool]:
-            data = manager.view(session_id, Want(keys=(STATUS, CLAIM, BEAT), as_user=as_user)).data
-            return data, self._alive(data)
-
-        def take(version: int, waits: bool) -> int:
-            draft = manager.draft()
-            draft.set_value(CLAIM, {"owner": owner}, version)
-            if waits:
-                draft.set_value(STATUS, WorkflowStatus.RUNNING.value)
-                draft.unset([WAITS_FOR])
-            change = draft.change(manager.clock(), as_user=as_user, active=False)
-            return cast("int", storage.commit(session_id, change).revision)
-
-        while True:
-            data, alive = await anyio.to_thread.run_sync(look)
-            status = WorkflowStatus(data[STATUS].value)
-            if status.over and not even_over:
-                return None
-            version = data[CLAIM].version if CLAIM in data else 0
-            now = (version, data[BEAT].version if BEAT in data else 0)
-            if now != sign:
-                sign, silent_since = now, anyio.current_time()
-            if not alive or anyio.current_time() - silent_since >= SILENT_S:
-                try:
-                    return await anyio.to_thread.run_sync(take, version, status is WorkflowStatus.WAITING)
-                except ConflictError:
-                    continue
-            await anyio.sleep(POLL_S)
-
-    def _let_go(self, session_id: str, fence: int, as_user: str | None) -> None:
-        """Leave a run that is not over to whoever goes on with it next, unless it is another's already."""
-        manager = self.session_manager
-        draft = manager.draft()
-        draft.set_value(CLAIM, None, fence)
-        try:
-            manager.storage.commit(session_id, draft.change(manager.clock(), as_user=as_user, active=False))
-        except (ConflictError, LookupError):
-            return
-
-    def _alive(self, data: Mapping[str, Value]) -> bool:
-        claim = data[CLAIM].value if CLAIM in data else None
-        return claim is not None and self.session_manager.storage.alive(claim["owner"])
+        if RUN not in view.data:
+            return named(name, self._means.directory, base), False
+        return pinned(RunRecord.model_validate(view.data[RUN].value)), status_of(view).went_wrong
 
     # reading
 
-    async def _read(self, session_id: str, as_user: str | None, definition: WorkflowDefinition | None = None) -> _Found:
+    async def _read(
+        self, session_id: str, as_user: str | None, definition: WorkflowDefinition | None = None
+    ) -> KeptRun:
         """The run; where its definition is known, that is not read again."""
-        found = await anyio.to_thread.run_sync(self._read_whole, session_id, as_user)
+        found = await anyio.to_thread.run_sync(self._kept, session_id, as_user)
         if definition is not None and definition.sha256 == found.record.sha256:
             found.definition = definition
         return found
 
-    def _read_whole(self, session_id: str, as_user: str | None) -> _Found:
-        view = self.session_manager.view
-        data = view(session_id, Want(keys=_KEYS, as_user=as_user)).data
-        if RUN not in data:
-            raise WorkflowNotFoundError(session_id)
-        states = view(session_id, Want(prefix=STATE, as_user=as_user)).data
-        results = view(session_id, Want(prefix=RESULT, as_user=as_user)).data
-        return _Found(session_id, data, steps_of(states, results), self._alive(data))
+    def _kept(self, session_id: str, as_user: str | None) -> KeptRun:
+        return kept_run(self.session_manager, self._claims, session_id, as_user)
 
-    def _result(self, found: _Found) -> WorkflowExecutionResult:
+    def _result(self, found: KeptRun) -> WorkflowExecutionResult:
         record = found.record
         return WorkflowExecutionResult(
             session_id=found.session_id,
@@ -567,47 +514,6 @@ class WorkflowEngine:
             started_at=record.started_at,
             completed_at=record.completed_at,
         )
-
-
-class _Found:
-    """A run as its session holds it."""
-
-    def __init__(self, session_id: str, data: Mapping[str, Value], steps: dict[str, Done], alive: bool) -> None:
-        self.session_id = session_id
-        self.record = RunRecord.model_validate(data[RUN].value)
-        self.status = WorkflowStatus(data[STATUS].value)
-        self.inputs = cast("dict[str, Any]", data[INPUT].value if INPUT in data else {})
-        self.outputs = cast("dict[str, Any]", data[OUTPUT].value if OUTPUT in data else {})
-        self.control = Control.model_validate(data[CONTROL].value) if CONTROL in data else Control()
-        self.control_version = data[CONTROL].version if CONTROL in data else 0
-        self.waits_for = cast("dict[str, str]", data[WAITS_FOR].value if WAITS_FOR in data else {})
-        self.steps = steps
-        self.alive = alive
-
-    @cached_property
-    def definition(self) -> WorkflowDefinition:
-        """By the text that it keeps."""
-        return pinned(self.record)
-
-    def asked(self) -> dict[str, str]:
-        """Path -> what a step asks a person, who has not answered yet."""
-        waiting = {path: done.state for path, done in self.steps.items() if done.state.status is StepStatus.WAITING}
-        asked = self.waits_for or {path: state.message or "" for path, state in waiting.items()}
-        questions = {path: waiting[path].question(path) if path in waiting else path for path in asked}
-        return {path: asked[path] for path, question in questions.items() if question not in self.control.answers}
-
-    def in_order(self) -> list[tuple[str, Done]]:
-        """The steps in the order in which they were written, those of loops by their items."""
-        if not self.steps:
-            return []
-        place = {step_id: index for index, step_id in enumerate(self.definition.steps)}
-        return sorted(self.steps.items(), key=lambda one: _place(one[0], place))
-
-
-def pinned(record: RunRecord) -> WorkflowDefinition:
-    """The definition that a run keeps."""
-    base = None if record.base is None else Path(record.base)
-    return WorkflowDefinition.from_yaml(record.text, name=f"<{record.name}>", base=base)
 
 
 def as_definition(workflow: Workflow) -> WorkflowDefinition:
@@ -671,57 +577,7 @@ def _check_same(
         )
 
 
-def _not_waiting(found: _Found, step: str) -> str:
-    waiting = [path for path, done in found.steps.items() if done.state.status is StepStatus.WAITING]
+def _not_waiting(found: KeptRun, step: str) -> str:
+    waiting = list(found.asked())
     known = f"{', '.join(waiting)} {'do' if len(waiting) > 1 else 'does'}" if waiting else "none does"
     return f"Step '{step[:80]}' of session {found.session_id} does not wait for an answer: {known}."
-
-
-def _id_of(path: str) -> str:
-    return path.rpartition(".")[2]
-
-
-def _place(path: str, place: Mapping[str, int]) -> list[int]:
-    found: list[int] = []
-    for part in path.split("."):
-        name, _, index = part.partition("[")
-        found += [place.get(name, 0), int(index.removesuffix("]") or 0) if index else -1]
-    return found
-
-
-def _anew(found: _Found, from_step: str | None) -> set[str]:
-    """The paths of the steps to run again: what did not go well, or a step wherever it stands; with what needs them,
-    and what they stand in. What else a loop has done stays.
-    """
-    definition = found.definition
-    around = {inner.id: step.id for step in definition.spec.walk() for block in step.blocks for inner in block}
-    todo = [
-        (path, from_step is not None or not definition.steps[_id_of(path)].blocks)
-        for path, done in found.steps.items()
-        if (_goes_again(done) if from_step is None else _id_of(path) == from_step)
-    ]
-    anew: dict[str, bool] = {}
-    while todo:
-        path, whole = todo.pop()
-        if anew.get(path, False) or (path in anew and not whole):
-            continue
-        anew[path] = whole
-        step = definition.steps[_id_of(path)]
-        prefix = path.removesuffix(step.id)
-        needing = {name for name, needed in definition.edges.items() if step.id in needed}
-        needing |= {name for name, causes in definition.handlers.items() if step.id in causes}
-        todo += [(prefix + name, True) for name in needing]
-        outer = around.get(step.id)
-        if outer is not None:
-            is_loop = definition.steps[outer].kind == "for_each"
-            todo.append((prefix[:-1].rpartition("[")[0] if is_loop else prefix + outer, False))
-        if whole:
-            within = [prefix + inner.id for block in step.blocks for inner in block]
-            todo += [(inner, True) for inner in within if inner in found.steps]
-            todo += [(inner, True) for inner in found.steps if inner.startswith(path + "[")]
-    return set(anew)
-
-
-def _goes_again(done: Done) -> bool:
-    state = done.state
-    return state.status in (StepStatus.FAILED, StepStatus.CANCELLED, StepStatus.WAITING) or state.blocked

@@ -45,13 +45,15 @@ class Means:
     may_start_servers: bool = True
     child: Child | None = None
     """Runs another workflow."""
+    end_child: Child | None = None
+    """Cancels what that runs."""
     definition: WorkflowDefinition | None = None
     servers: Servers | None = None
     limiter: anyio.CapacityLimiter | None = None
 
-    def of(self, definition: WorkflowDefinition, child: Child) -> Means:
+    def of(self, definition: WorkflowDefinition, child: Child, end_child: Child) -> Means:
         """For one run."""
-        return replace(self, definition=definition, child=child, servers=None)
+        return replace(self, definition=definition, child=child, end_child=end_child, servers=None)
 
     def check(self, definition: WorkflowDefinition) -> None:
         """Raise WorkflowDefinitionError for a definition that cannot be run with these."""

@@ -7,10 +7,9 @@ is done once, and one that was cut off is begun again.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,20 +20,14 @@ from ..agents.waiting import first_error
 from ..errors import (
     ConflictError,
     ExpressionError,
-    InvalidArgumentError,
     LimitError,
     SessionEndedError,
-    SessionNotFoundError,
-    StepError,
-    StorageError,
     WorkflowTakenOverError,
 )
 from ..manager import WAITS_FOR
-from ..models import Alter, Change, Failure, InvocationStatus, Want
-from ..records import LONGEST_ERROR, plain
-from ..tools.awaiting import awaited
+from ..models import Alter, Change, SessionStatus, Want
 from .expressions import Template
-from .model import Retry, Step, seconds
+from .model import Step
 from .scope import Frame, Scope
 from .state import (
     BEAT,
@@ -42,21 +35,22 @@ from .state import (
     CONTROL,
     OUTPUT,
     PENDING,
-    RESULT,
     RUN,
     STATE,
     STATUS,
+    TIME,
     Control,
     Done,
     RunRecord,
     StepState,
     StepStatus,
-    WaitsFor,
+    Time,
     WorkflowStatus,
+    id_of,
 )
+from .step import StepRun
 
 if TYPE_CHECKING:
-    from ..calls import Call
     from ..manager import SessionManager
     from .definition import WorkflowDefinition
     from .means import Means
@@ -65,10 +59,6 @@ WATCH_S = 0.25
 """How often a run looks whether it was asked for something."""
 BEAT_S = 10.0
 """How often a run that goes on says so."""
-NO_RETRY = Retry(max_attempts=1)
-_ENDS_THE_RUN = (StorageError, WorkflowTakenOverError, SessionEndedError, SessionNotFoundError)
-_NO_RETRY_MENDS = (ExpressionError, InvalidArgumentError)
-_INTERRUPTED = "The process that ran it ended in the middle, and it is not to be run twice: approve runs it again."
 
 
 @dataclass(frozen=True)
@@ -120,22 +110,6 @@ class Waiting:
     state: StepState
 
 
-@dataclass(frozen=True)
-class Work:
-    """One attempt of a step, as its kind sees it."""
-
-    run: Run
-    step: Step
-    frame: Frame
-    path: str
-    call: Call
-    given: Mapping[str, Any]
-    """What its template gave; secrets are not in it."""
-    state: StepState
-    key: str
-    """The same for all attempts: what makes what it calls once."""
-
-
 class Run:
     """Goes on with a run that this process has claimed, until it is over, waits, or is taken over."""
 
@@ -151,6 +125,7 @@ class Run:
         done: dict[str, Done],
         control: Control,
         control_version: int,
+        time: Time | None,
         means: Means,
         depth: int = 0,
         as_user: str | None = None,
@@ -170,12 +145,13 @@ class Run:
         self.threads = means.limiter or anyio.CapacityLimiter(40)
         self.slots = anyio.CapacityLimiter(definition.spec.max_parallel)
         self.outputs: dict[str, Any] = {}
-        self._fence = fence
-        self._before = done
+        self.fence = fence
+        self.before = done
         """path -> what is on record of earlier processes."""
         self.done: dict[str, Done] = {}
         self._control = control
         self._control_version = control_version
+        self._time = time
         self._waiting: dict[str, Waiting] = {}
         self._notify = notify
         run = {
@@ -206,7 +182,7 @@ class Run:
                     status, error = await self._whole()
                     group.cancel_scope.cancel()
         except SessionEndedError:
-            await self._still_mine()  # whoever took it over may have brought it to its end
+            await self.still_mine()  # whoever took it over may have brought it to its end
             raise
         finally:
             self._expressions.close()
@@ -216,11 +192,7 @@ class Run:
         self.busy = 1
         block = None
         spec = self.definition.spec
-        left = None
-        if spec.timeout is not None:
-            ends = self.record.started_at + timedelta(seconds=spec.timeout)
-            left = max(0.0, (ends - self.manager.clock()).total_seconds())
-        with anyio.move_on_after(left) as limited, self._scope:
+        with anyio.move_on_after(self._left_s()) as limited, self._scope:
             if self._control.cancel is not None:
                 self._scope.cancel()
             block = await self.block(spec.steps, self._root)
@@ -239,12 +211,23 @@ class Run:
         completed = any(done.state.status is StepStatus.COMPLETED for done in self.done.values())
         return (WorkflowStatus.PARTIAL if completed else WorkflowStatus.FAILED), f"Failed: {', '.join(sorted(failed))}."
 
+    def _left_s(self) -> float | None:
+        """How long it may go on; None where it has no limit. What it waits for a person does not count."""
+        limit = self.definition.spec.timeout
+        if limit is None:
+            return None
+        time = self._time or Time(left_s=limit, since=self.record.started_at)
+        return max(0.0, time.left_s - (self.manager.clock() - time.since).total_seconds())
+
     async def _ended(self, status: WorkflowStatus, error: str | None) -> tuple[WorkflowStatus, str | None]:
         """Commit how the run ended, or that it waits."""
         if status is WorkflowStatus.WAITING:
             waits = {path: waiting.state.message or "" for path, waiting in self._waiting.items()}
+            keys: dict[str, Any] = {STATUS: status.value, WAITS_FOR: waits, CLAIM: None}
+            if (left_s := self._left_s()) is not None:
+                keys[TIME] = Time(left_s=left_s, since=self.manager.clock()).model_dump(mode="json")
             try:
-                await self.commit({STATUS: status.value, WAITS_FOR: waits, CLAIM: None}, control=True)
+                await self.commit(keys, control=True)
             except ConflictError:
                 return WorkflowStatus.RUNNING, None
             return status, None
@@ -253,19 +236,20 @@ class Run:
         if fault is not None and status is WorkflowStatus.COMPLETED:
             status, error = WorkflowStatus.FAILED, fault
         record = self.record.model_copy(update={"completed_at": self.manager.clock(), "error": error})
-        keys: dict[str, Any] = {
+        keys = {
             RUN: record.model_dump(mode="json", exclude_defaults=True),
             OUTPUT: self.outputs,
             STATUS: status.value,
             CLAIM: None,
         }
-        for path, done in {**self._before, **self.done}.items():
-            if done.state.status in (StepStatus.RUNNING, StepStatus.WAITING):
+        for path, done in {**self.before, **self.done}.items():
+            if not done.state.over:
                 over = done.state.model_copy(
                     update={"status": StepStatus.CANCELLED, "completed_at": record.completed_at, "message": None}
                 )
                 keys[STATE + path] = over.stored()
                 self.done[path] = Done(over)
+                await self.end_child(path)
         try:
             await self.commit(keys, remove=(WAITS_FOR, BEAT), alter=Alter(status=status.session))
         except LimitError as fault:
@@ -318,9 +302,12 @@ class Run:
 
     async def _look(self) -> None:
         want = Want(keys=(CONTROL, CLAIM), as_user=self.as_user)
-        data = (await anyio.to_thread.run_sync(self.manager.view, self.session_id, want)).data
-        if CLAIM not in data or data[CLAIM].version != self._fence:
+        view = await anyio.to_thread.run_sync(self.manager.view, self.session_id, want)
+        data = view.data
+        if CLAIM not in data or data[CLAIM].version != self.fence:
             raise _taken_over(self.session_id)
+        if view.metadata.status is not SessionStatus.ACTIVE:
+            raise SessionEndedError(self.session_id, view.metadata.status.value)
         if CONTROL not in data or data[CONTROL].version == self._control_version:
             return
         self._control_version = data[CONTROL].version
@@ -341,8 +328,7 @@ class Run:
         """What a person says to a step that waits; None where the time for that is over."""
         if path in self.done or not self.waited(path):  # else it stands there already
             await self.commit({STATE + path: state.stored()})
-        self.done[path] = Done(state)
-        self.tell(path, state, "approve")
+        self.put(path, Done(state), "approve")
         question = state.question(path)
         if question not in self._control.answers and not (
             state.until is not None and self.manager.clock() >= state.until
@@ -354,7 +340,7 @@ class Run:
 
     def waited(self, path: str) -> bool:
         """Whether a step waited for a person when this process came to the run."""
-        return self._before.get(path, PENDING).state.status is StepStatus.WAITING
+        return self.before.get(path, PENDING).state.status is StepStatus.WAITING
 
     def answer(self, path: str) -> dict[str, Any] | None:
         """What a person said to a step of the kind `approve`."""
@@ -378,14 +364,14 @@ class Run:
         for needed in sorted(edges[step.id] | handlers.get(step.id, frozenset())):
             await block.gates[needed].passed()
         path = frame.path(step.id)
-        done = self._before.get(path)
+        done = self.before.get(path)
         if done is not None and done.state.over:
             self.done[path] = done
             self._recall(step, frame)
         elif (why := self._why_not(step, block)) is not None:
-            done = await self._skipped(step, path, *why)
+            done = await StepRun(self, step, frame).skipped(why[0], blocked=why[1])
         else:
-            done = await self._run(step, frame, path)
+            done = await StepRun(self, step, frame).outcome()
         frame.done[step.id] = block.done[step.id] = done
         if done.failed and self._on_error(step) == "stop":
             block.stopped = block.stopped or path
@@ -415,271 +401,31 @@ class Run:
         """Put what stands within a finished step where others see it."""
         if step.kind == "for_each":
             prefix = frame.path(step.id) + "["
-            self.done |= {path: done for path, done in self._before.items() if path.startswith(prefix)}
+            self.done |= {path: done for path, done in self.before.items() if path.startswith(prefix)}
             return
         for block in step.blocks:
             for inner in block:
                 path = frame.path(inner.id)
-                done = self._before.get(path, Done(StepState(status=StepStatus.SKIPPED)))
+                done = self.before.get(path, Done(StepState(status=StepStatus.SKIPPED)))
                 frame.done[inner.id] = self.done[path] = done
                 self._recall(inner, frame)
 
-    async def _skipped(self, step: Step, path: str, why: str, blocked: bool) -> Done:
-        state = StepState(status=StepStatus.SKIPPED, message=why, blocked=blocked, completed_at=self.manager.clock())
-        await self.commit({STATE + path: state.stored()})
-        return self._put(step, path, Done(state))
+    # what steps ask of it
 
-    # one step
-
-    async def _run(self, step: Step, frame: Frame, path: str) -> Done:
-        from .steps import COMPOSITES  # noqa: PLC0415 - they run blocks, and so know this module
-
-        began = self.manager.clock()
-        try:
-            if step.when is not None:
-                holds = await self.resolve(step.when, frame)
-                if not isinstance(holds, bool):
-                    raise ExpressionError(
-                        str(step.condition), f"a condition is true or false, not {type(holds).__name__}"
-                    )
-                if not holds:
-                    return await self._skipped(step, path, "Its condition does not hold.", blocked=False)
-            composite = COMPOSITES.get(step.kind)
-            if step.approve is not None:
-                await self._asked_for(step, frame, path, began)
-            if composite is None:
-                return await self._attempts(step, frame, path, began)
-            result, failure = await composite(self, step, frame, path)
-        except _NO_RETRY_MENDS as error:
-            return await self._failed(step, path, self._state(path, step, began), error)
-        return await self._composed(step, path, began, result, failure)
-
-    async def _asked_for(self, step: Step, frame: Frame, path: str, began: datetime) -> None:
-        """Wait for what a person says to a step of the kind `approve`; the step itself tells what that was."""
-        assert step.approve is not None
-        state = self._before.get(path, PENDING).state
-        if state.status is not StepStatus.WAITING:
-            message = str(await self.resolve(Template.of(step.approve.message), frame))
-            until = None if step.approve.timeout is None else began + timedelta(seconds=step.approve.timeout)
-            state = self._state(path, step, began).model_copy(
-                update={"status": StepStatus.WAITING, "message": message, "until": until}
-            )
-        await self.asked(path, state)
-
-    async def _composed(self, step: Step, path: str, began: datetime, result: Any, failure: str | None) -> Done:
-        state = self._state(path, step, began)
-        over = state.model_copy(
-            update={
-                "status": StepStatus.COMPLETED if failure is None else StepStatus.FAILED,
-                "error": None if failure is None else Failure(type="StepError", message=failure),
-                "completed_at": self.manager.clock(),
-            }
-        )
-        done = Done(over, result)
-        try:
-            await self.commit(done.keys(path))
-        except LimitError as error:  # what they gave stands in keys of their own
-            return await self._failed(step, path, over, error)
-        return self._put(step, path, done)
-
-    def _state(self, path: str, step: Step, began: datetime) -> StepState:
-        before = self._before.get(path, PENDING).state
-        return StepState(
-            status=StepStatus.RUNNING,
-            attempts=before.attempts,
-            failures=before.failures,
-            generation=self.record.generations.get(step.id, 0),
-            started_at=before.started_at or began,
-            until=before.until,
-        )
-
-    async def _attempts(self, step: Step, frame: Frame, path: str, began: datetime) -> Done:
-        """Run a step until it goes well, or may not be tried again."""
-        state = self._state(path, step, began)
-        rule = step.retry or self.definition.spec.defaults.retry or NO_RETRY
-        before = self._before.get(path, PENDING).state
-        if state.attempts and (before.status is StepStatus.RUNNING or before.message == _INTERRUPTED):
-            state = await self._cut_off(path, state)
-            if state.failures >= rule.max_attempts:
-                return await self._failed(step, path, state, state.error or StepError("It failed."))
-            if rule.never and not await self._again(path, state):
-                return await self._failed(
-                    step, path, state, StepError("It was interrupted, and rejected.", "Interrupted")
-                )
-        while True:
-            state = state.model_copy(
-                update={"status": StepStatus.RUNNING, "attempts": state.attempts + 1, "message": None}
-            )
-            try:
-                done = await self._attempt(step, frame, path, state)
-                if done.state.status is not StepStatus.WAITING:
-                    return done
-                state = done.state
-                await self.asked(path, state)
-                continue
-            except _ENDS_THE_RUN:
-                raise
-            except ConflictError as error:
-                await self._still_mine()
-                failure: Exception = error
-            except Exception as error:  # noqa: BLE001 - a step fails in whichever way what it calls fails
-                failure = error
-            state = state.model_copy(update={"failures": state.failures + 1})
-            if isinstance(failure, _NO_RETRY_MENDS) or state.failures >= rule.max_attempts:
-                return await self._failed(step, path, state, failure)
-            await anyio.sleep(rule.delay_s(state.failures, random.random()))  # noqa: S311 - spreads retries
-
-    async def _attempt(self, step: Step, frame: Frame, path: str, state: StepState) -> Done:
-        from .steps import KINDS  # noqa: PLC0415 - see above
-
-        kind = KINDS[step.kind]
-        given = cast("dict[str, Any]", await self.resolve(step.template, frame))
-        if kind.is_own_call(self, step):
-            return await self._called(step, path, state, kind.arguments(self, step, given))
-        if step.kind == "sleep" and state.until is None:
-            state = state.model_copy(update={"until": self.manager.clock() + timedelta(seconds=_slept(given["sleep"]))})
-        key = self.record.call_id(path, state.generation)
-        slow = kind.slow(self, step)
-        call = self.manager.call(
-            kind.label(step),
-            self.session_id,
-            kind.recorded(step, path, given),
-            self.caller,
-            self.record.call_id(path, state.generation, str(state.attempts)),
-            slow=slow,
-            kind="work" if kind.is_work(step) else "session",
-            as_user=self.as_user,
-        )
-        call.draft.expected_versions[CLAIM] = self._fence
-        if slow:
-            call.opening = {STATE + path: state.stored()}
-        self.done[path] = Done(state)
-        self.tell(path, state, step.kind)
-        done = Done(state)
-
-        async def act() -> Any:
-            nonlocal done
-            result = await self._limited(
-                step, kind.run(Work(self, step, frame, path, call, given, state, key)), kind.holds_slot
-            )
-            if isinstance(result, WaitsFor):
-                waits = {"status": StepStatus.WAITING, "message": result.message, "until": None}
-                done = Done(state.model_copy(update=waits))
-                return {"waits_for": result.message}
-            done = self._completed(state, result)
-            for name, value in done.keys(path).items():
-                call.draft.set_value(name, value)
-            if result is not None:
-                call.result_ref = None, f"data:{RESULT}{path}@revision"
-            return result
-
-        result = await awaited(call, act)
-        if call.replayed:  # it was done, and what it gave was taken back
-            done = self._completed(state, result)
-            await self.commit(done.keys(path))
-        return done if done.state.status is StepStatus.WAITING else self._put(step, path, done)
-
-    async def _called(self, step: Step, path: str, state: StepState, arguments: Mapping[str, Any]) -> Done:
-        """One attempt of a step whose call is that of a short tool of ours, by an id that is the same until it fails.
-
-        Where its result is known before its commit, that commit has the step's state and result too.
-        """
-        call, act = self.means.toolbox.prepared(
-            self.manager,
-            step.tool or "",
-            arguments,
-            caller=self.caller,
-            invocation_id=self.record.call_id(path, state.generation, "call", str(state.failures)),
-            as_user=self.as_user,
-            within=self.session_id,
-        )
-        self.done[path] = Done(state)
-        self.tell(path, state, step.kind)
-
-        def make() -> Done:
-            with call:
-                if not call.replayed:
-                    call.result = act()
-                    if call.can_stage_for(self.session_id):
-                        done = self._completed(state, call.result)
-                        for key, value in done.keys(path).items():
-                            call.draft.set_value(key, value)
-                        call.draft.expected_versions[CLAIM] = self._fence
-                        return done
-            done = self._completed(state, call.result)
-            self._write(done.keys(path))
-            return done
-
-        done = await self._limited(step, anyio.to_thread.run_sync(make, limiter=self.threads), holds_slot=True)
-        return self._put(step, path, done)
-
-    def _completed(self, state: StepState, result: Any) -> Done:
-        return Done(
-            state.model_copy(update={"status": StepStatus.COMPLETED, "completed_at": self.manager.clock()}), result
-        )
-
-    async def _limited(self, step: Step, work: Any, holds_slot: bool) -> Any:
-        limit = step.timeout or self.definition.spec.defaults.timeout
-        try:
-            with anyio.fail_after(limit):
-                if holds_slot:
-                    async with self.slots:
-                        return await work
-                return await work
-        except TimeoutError as error:
-            if limit is None:
-                raise StepError(f"{error or 'It took too long.'}", "Timeout") from error
-            raise StepError(f"It took longer than {limit:g} s, which is its limit.", "Timeout") from error
-
-    async def _cut_off(self, path: str, state: StepState) -> StepState:
-        """The state of a step that another process was at: whether that failed, or was interrupted."""
-
-        def look() -> InvocationStatus | None:
-            page = self.manager.invocations(
-                self.session_id,
-                invocation_id=self.record.call_id(path, state.generation, str(state.attempts)),
-                limit=1,
-                as_user=self.as_user,
-            )
-            if not page.items:
-                return None
-            self.manager.interrupt(page.items[0])
-            return page.items[0].status
-
-        status = await anyio.to_thread.run_sync(look)
-        return state.model_copy(update={"failures": state.failures + 1}) if status is InvocationStatus.ERROR else state
-
-    async def _again(self, path: str, state: StepState) -> bool:
-        waits = state.model_copy(update={"status": StepStatus.WAITING, "message": _INTERRUPTED, "until": None})
-        answer = await self.asked(path, waits)
-        return answer is not None and bool(answer.get("approved"))
-
-    async def _failed(self, step: Step, path: str, state: StepState, error: BaseException | Failure) -> Done:
-        if not isinstance(error, Failure):
-            text = self.means.secrets.scrubbed(str(error)) or type(error).__name__
-            kind = error.kind if isinstance(error, StepError) else type(error).__name__
-            error = Failure(type=kind, message=plain(text, LONGEST_ERROR))
-        over = state.model_copy(
-            update={
-                "status": StepStatus.FAILED,
-                "error": error,
-                "failures": max(1, state.failures),
-                "completed_at": self.manager.clock(),
-                "message": None,
-            }
-        )
-        await self.commit({STATE + path: over.stored()})
-        return self._put(step, path, Done(over))
-
-    def _put(self, step: Step, path: str, done: Done) -> Done:
+    def put(self, path: str, done: Done, kind: str) -> None:
+        """How far a step is, by now."""
         self.done[path] = done
-        self.tell(path, done.state, step.kind)
-        return done
-
-    def tell(self, path: str, state: StepState, kind: str) -> None:
-        """Whoever watches."""
         if self._notify is not None:
-            self._notify(Event(path, state.status, state, kind))
+            self._notify(Event(path, done.state.status, done.state, kind))
+
+    async def end_child(self, path: str) -> None:
+        """Cancel what a step has run in a session of its own, where it did."""
+        step = self.definition.steps[id_of(path)]
+        if step.workflow is not None and self.means.end_child is not None:
+            child = self.record.child_id(self.session_id, path, step.id)
+            why = f"Step '{path}' of {self.session_id} was ended."
+            with suppress(LookupError):
+                await self.means.end_child(child, why, as_user=self.as_user)
 
     # expressions
 
@@ -705,12 +451,12 @@ class Run:
         """
         try:
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(partial(self._write, keys, remove, alter, control=control))
+                await anyio.to_thread.run_sync(partial(self.write, keys, remove, alter, control=control))
         except ConflictError:
-            await self._still_mine()
+            await self.still_mine()
             raise
 
-    def _write(
+    def write(
         self,
         keys: Mapping[str, Any],
         remove: tuple[str, ...] = (),
@@ -718,10 +464,11 @@ class Run:
         *,
         control: bool = False,
     ) -> None:
+        """Likewise, blocking; raises ConflictError where the run is another process's."""
         draft = self.manager.draft()
         for key, value in keys.items():
             draft.set_value(key, value)
-        versions = {CLAIM: self._fence}
+        versions = {CLAIM: self.fence}
         if control:
             versions[CONTROL] = self._control_version
         change = Change(
@@ -735,24 +482,18 @@ class Run:
         )
         self.manager.storage.commit(self.session_id, change)
 
-    async def _still_mine(self) -> None:
+    async def still_mine(self) -> None:
+        """Raise WorkflowTakenOverError where the run is another process's by now."""
         want = Want(keys=(CLAIM,), as_user=self.as_user)
         data = (await anyio.to_thread.run_sync(self.manager.view, self.session_id, want)).data
-        if CLAIM not in data or data[CLAIM].version != self._fence:
+        if CLAIM not in data or data[CLAIM].version != self.fence:
             raise _taken_over(self.session_id) from None
-
-
-def _slept(value: Any) -> float:
-    try:
-        return seconds(value)
-    except ValueError as error:
-        raise InvalidArgumentError(f"sleep: {value!r} {error}.") from None
 
 
 def _taken_over(session_id: str) -> WorkflowTakenOverError:
     return WorkflowTakenOverError(
         f"The run in session {session_id} is another process's by now: nothing more of it is written here. "
-        f"See how far it is: mcp-sessions workflow status {session_id}"
+        f"See how far it is: mcp-sessions workflow status {session_id}, or the tool workflow_status."
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from pydantic import Field
 
-from ..models import Failure, Frozen, SessionStatus, Value
+from ..models import Failure, Frozen, SessionStatus, Value, View
 from ..session import derived_id
 
 INPUT = "workflow_input"
@@ -29,6 +29,8 @@ made: that version is the fencing number.
 """
 BEAT = ".workflow.beat"
 CONTROL = ".workflow.control"
+TIME = ".workflow.time"
+"""What is left of the time of a run that has waited, or was begun anew."""
 STATE = ".workflow.step."
 """Begins the key of a step's state."""
 
@@ -60,6 +62,11 @@ class WorkflowStatus(StrEnum):
     def over(self) -> bool:
         """Whether nothing more happens by itself."""
         return self in _SESSION
+
+    @property
+    def went_wrong(self) -> bool:
+        """Whether it is over, and there is something to begin anew."""
+        return self.over and self is not WorkflowStatus.COMPLETED
 
 
 _SESSION = {
@@ -193,6 +200,13 @@ class RunRecord(Frozen):
         return derived_id("ses", self.execution_id, session_id, path, str(self.restarts.get(step_id, 0)))
 
 
+class Time(Frozen):
+    """What was left of the time of a run, and when that was."""
+
+    left_s: float
+    since: datetime
+
+
 @dataclass(frozen=True)
 class WaitsFor:
     """What a step gives that cannot go on before a person did something elsewhere."""
@@ -206,6 +220,18 @@ class Control(Frozen):
     cancel: str | None = None
     answers: dict[str, dict[str, Any]] = Field(default={})
     """path of a step -> {approved, comment, by, at}."""
+
+
+def id_of(path: str) -> str:
+    """The id of the step at a path."""
+    return path.rpartition(".")[2]
+
+
+def status_of(view: View) -> WorkflowStatus:
+    """The status of the run in a session, which is to hold the key of it. Whoever ends the session cancels its run."""
+    status = WorkflowStatus(view.data[STATUS].value)
+    is_open = view.metadata.status is SessionStatus.ACTIVE
+    return status if status.over or is_open else WorkflowStatus.CANCELLED
 
 
 def steps_of(states: Mapping[str, Value], results: Mapping[str, Value]) -> dict[str, Done]:

@@ -117,12 +117,15 @@ def workflow_tools(offer: Offer, manager: Callable[[], SessionManager] | None = 
         """Run a workflow: steps that call tools and agents. Its run is a session. May take minutes, or wait for a
         person.
         """
+        engine = offer.engine(call.manager, workflow)
         definition = await anyio.to_thread.run_sync(offer.meant, workflow)
+        if session_id is not None and not is_text(workflow):  # the text that it keeps, if the file is another by now
+            with suppress(LookupError):
+                kept = await engine.definition(session_id, as_user=call.as_user)
+                definition = kept if kept.name == definition.name else definition
         told = _Told(call)
         result = await told.during(
-            offer.engine(call.manager, workflow).execute(
-                definition, inputs, call.session_id, as_user=call.as_user, notify=told.heard
-            )
+            engine.execute(definition, inputs, call.session_id, as_user=call.as_user, notify=told.heard)
         )
         return _brief(call, result)
 
@@ -220,8 +223,11 @@ def _brief(call: Call, result: WorkflowExecutionResult) -> dict[str, Any]:
         told["error"] = result.error
     if result.waiting_for:
         told["waiting_for"] = result.waiting_for
+    if result.status.went_wrong:
+        told["note"] = "session_update with reopen=true, then workflow_run in this session, goes on where it failed."
     if call.room is not None and size(told) > call.room - FRAME and "outputs" in told:
-        told["note"] = f"The outputs are cut: all of them are in session:///{result.session_id}/data/workflow_output"
+        cut = f"The outputs are cut: all of them are in session:///{result.session_id}/data/workflow_output"
+        told["note"] = f"{cut}. {told['note']}" if "note" in told else cut
         room = max(0, (call.room - 4 * FRAME) // max(1, len(result.outputs)))
         told["outputs"] = {
             name: value if size(value) <= room else fitted(str(value), room) for name, value in result.outputs.items()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,9 @@ from typing import Any
 import anyio
 
 from mcp_sessions import SessionManager, open_storage
-from mcp_sessions.errors import SessionsError
+from mcp_sessions.errors import SessionsError, StorageError
 from mcp_sessions.tools import SESSION_TOOLS, Toolbox
-from mcp_sessions.workflows import WorkflowDefinition, WorkflowEngine
+from mcp_sessions.workflows import WorkflowDefinition, WorkflowEngine, claims
 from tests.processes import say
 
 FIVE = (
@@ -53,6 +55,35 @@ def run(url: str, log: str, text: str = FIVE, blocks_in: int = 0, session_id: st
             say([type(error).__name__, None])
         else:
             say([result.status.value, result.outputs])
+
+
+def run_on_a_full_disk(path: str) -> None:
+    """Run it while nothing can be written, and again when there is room, as a process that lives on."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    box = Toolbox(SESSION_TOOLS)
+
+    @box.tool(title="Fill")
+    def fill(call: Any) -> int:
+        """Leave no room on the disk, once."""
+        if resource.getrlimit(resource.RLIMIT_FSIZE)[0] == soft and not filled:
+            filled.append(1)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (Path(path + "-wal").stat().st_size, hard))
+        return len(filled)
+
+    filled: list[int] = []
+    claims.SILENT_S = 3600
+    definition = WorkflowDefinition.from_yaml(
+        "name: w\nsteps: [{id: a, tool: fill}]\noutputs: {a: '{{ steps.a.result }}'}"
+    )
+    with SessionManager(open_storage("sqlite://" + path)) as manager:
+        engine = WorkflowEngine(manager, toolbox=box)
+        try:
+            anyio.run(engine.execute, definition, None, "r1")
+        except StorageError as error:
+            say(type(error).__name__)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        say(anyio.run(engine.execute, definition, None, "r1").outputs)
 
 
 def respond(url: str, log: str, step: str, approved: bool) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
+from mcp_sessions import MemorySessionStorage, SessionManager
 from mcp_sessions.agents import Answer, Scripted
 from mcp_sessions.errors import (
     InvalidArgumentError,
@@ -16,7 +18,14 @@ from mcp_sessions.errors import (
     WorkflowNotFoundError,
 )
 from mcp_sessions.models import Want, tokens
-from mcp_sessions.workflows import WorkflowDefinition, WorkflowEngine, WorkflowStatus
+from mcp_sessions.workflows import (
+    StepStatus,
+    WorkflowDefinition,
+    WorkflowEngine,
+    WorkflowExecutionResult,
+    WorkflowStatus,
+)
+from tests.stores import SetClock
 from tests.workflows.desk import Log, Runs, until
 
 pytestmark = pytest.mark.anyio
@@ -300,6 +309,94 @@ steps:
         "The run took longer than 0.3 s, which is its limit.",
     )
     assert quick.statuses(result) == {"a": "completed", "b": "cancelled"}
+
+
+async def test_the_time_of_a_run_stands_still_while_it_waits_and_begins_anew_with_it(
+    tmp_path: Path, log: Log, clock: SetClock
+) -> None:
+    text = """
+name: w
+timeout: 1h
+steps: [{id: ok, approve: "Go on?"}, {id: again, approve: "Still?"}, {id: b, tool: flaky, with: {name: b, failures: 1}}]
+"""
+    with SessionManager(MemorySessionStorage(), clock=clock) as manager:
+        runs = Runs(manager, log)
+        assert (await runs(text, None, "r1")).status is WorkflowStatus.WAITING
+        clock.go_on(days=2)
+        assert (await runs.engine.respond("r1", "ok", True)).waiting_for == {"again": "Still?"}
+        clock.go_on(days=2)
+        failed = await runs.engine.respond("r1", "again", True)
+        assert failed.error == "Step 'b' failed: failure 1 of b"
+        clock.go_on(days=2)
+        assert (await runs.engine.resume("r1")).status is WorkflowStatus.COMPLETED
+
+
+async def test_whoever_ends_the_session_of_a_run_cancels_it(run: Runs, log: Log) -> None:
+    text = "name: w\nsteps: [{id: a, tool: note, with: {what: a}}, {id: b, tool: slow, with: {what: b, seconds: 1}}]"
+    results: list[WorkflowExecutionResult] = []
+
+    async def to_its_end() -> None:
+        results.append(await run(text, None, "r1"))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(to_its_end)
+        await until(lambda: log.at_once == 1)
+        run.manager.complete_session("r1")
+    assert (results[0].status, log.calls, log.at_once) == (WorkflowStatus.CANCELLED, ["a"], 0)
+    assert results[0].error == "Its session was ended (completed) before it was over."
+    assert [one.status for one in run.engine.list_runs()] == [WorkflowStatus.CANCELLED]
+    assert (await run(text, None, "r1")).status is WorkflowStatus.CANCELLED  # nobody said that it is to go on
+    run.manager.reopen_session("r1")
+    done = await run(text, None, "r1")
+    assert (done.status, log.calls) == (WorkflowStatus.COMPLETED, ["a", "b"])
+    assert done.step_results["b"].attempts == 2
+
+
+async def test_a_run_that_waits_is_cancelled_with_its_session_and_resumed_asks_anew(run: Runs) -> None:
+    await run("name: w\nsteps: [{id: ok, approve: 'Well?'}]", None, "r1")
+    run.manager.complete_session("r1", "abandoned")
+    assert run.engine.status("r1").status is WorkflowStatus.CANCELLED
+    with pytest.raises(InvalidArgumentError, match="does not wait"):
+        await run.engine.respond("r1", "ok", True)
+    assert (await run.engine.resume("r1")).waiting_for == {"ok": "Well?"}
+    assert (await run.engine.respond("r1", "ok", True)).status is WorkflowStatus.COMPLETED
+
+
+@pytest.mark.parametrize("status", ["ended", "unknown"])
+async def test_a_step_whose_session_is_another_one_fails_without_its_run(run: Runs, status: str) -> None:
+    run.manager.create_session("ended")
+    run.manager.complete_session("ended")
+    result = await run(
+        f"name: w\nsteps: [{{id: a, on_error: continue, tool: session_set, "
+        f"with: {{session_id: {status}, key: k, value: 1}}}}, {{id: b, set: 1}}]"
+    )
+    assert run.statuses(result) == {"a": "failed", "b": "completed"}
+    error = result.step_results["a"].error
+    assert error is not None
+    assert f"Session {status}" in error.message
+
+
+async def test_a_session_that_was_opened_again_goes_on_where_its_run_failed(run: Runs, log: Log) -> None:
+    text = """
+name: w
+steps: [{id: a, tool: note, with: {what: a}}, {id: b, tool: flaky, with: {name: b, failures: 1}}]
+"""
+    assert (await run(text, None, "r1")).status is WorkflowStatus.FAILED
+    assert (await run(text, None, "r1")).status is WorkflowStatus.FAILED
+    run.manager.reopen_session("r1")
+    assert (await run(text, None, "r1")).status is WorkflowStatus.COMPLETED
+    assert log.calls == ["a"]
+
+
+async def test_a_failure_counts_although_its_process_ended_before_the_next_attempt(run: Runs) -> None:
+    text = "name: w\nsteps: [{id: a, tool: flaky, with: {name: a, failures: 9}, retry: {max_attempts: 2, delay: 60s}}]"
+    async with anyio.create_task_group() as group:
+        group.start_soon(run, text, None, "r1")
+        await until(lambda: run.manager.invocations(tool="flaky").items != [])
+        await until(lambda: run.engine.status("r1").step_results["a"].status is StepStatus.PENDING)
+        group.cancel_scope.cancel()
+    result = await run.engine.resume("r1")
+    assert (result.error, result.step_results["a"].attempts) == ("Step 'a' failed: failure 2 of a", 2)
 
 
 async def test_a_cancelled_run_ends_what_is_at_work_and_begins_nothing(run: Runs, log: Log) -> None:

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from mcp_sessions import SessionManager, open_storage
-from mcp_sessions.workflows import WorkflowEngine, WorkflowStatus
+from mcp_sessions.workflows import WorkflowEngine, WorkflowStatus, claims
 from mcp_sessions.workflows import engine as engines
 from tests.processes import Child, Children, full_counts, until
 from tests.workflows import programs
@@ -73,7 +73,7 @@ def test_a_suspended_process_is_taken_over_and_finishes_nothing_when_it_wakes(
     url: str, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not full_counts():
-        monkeypatch.setattr(engines, "SILENT_S", 2.0)  # of the process that takes over; else 30 s
+        monkeypatch.setattr(claims, "SILENT_S", 2.0)  # of the process that takes over; else 30 s
     with Child(programs.run, url, str(log), programs.FIVE, 3) as first:
         until(lambda: "begin-3" in lines(log))
         first.suspend()
@@ -135,3 +135,10 @@ def test_fifty_runs_at_once_lose_nothing(url: str, log: Path) -> None:
         assert Counter(lines(log)) == dict.fromkeys(ONCE, 50)
         assert len(engine.list_runs(limit=100)) == 50
         assert manager.check() == [one for one in manager.check() if one.level == "ok"]
+
+
+def test_a_run_that_a_full_disk_ended_goes_on_in_the_same_process(tmp_path: Path) -> None:
+    with Child(programs.run_on_a_full_disk, f"{tmp_path}/s.db") as child:
+        assert child.hear() == "StorageError"
+        assert child.hear() == {"a": 1}  # without waiting for itself to fall silent
+        assert child.end() == 0

@@ -10,8 +10,7 @@ import pytest
 
 from mcp_sessions.agents import Answer, Scripted
 from mcp_sessions.errors import ConflictError, InvalidArgumentError, WorkflowDefinitionError
-from mcp_sessions.workflows import WorkflowDefinition, WorkflowEngine, WorkflowStatus
-from mcp_sessions.workflows import engine as engines
+from mcp_sessions.workflows import WorkflowDefinition, WorkflowEngine, WorkflowStatus, claims
 from tests.workflows.desk import Log, Runs, until
 
 pytestmark = pytest.mark.anyio
@@ -472,6 +471,23 @@ async def test_a_run_that_is_cancelled_cancels_what_it_has_run(quick: Runs, tmp_
     assert {one.status for one in quick.engine.list_runs()} == {WorkflowStatus.CANCELLED}
 
 
+@pytest.mark.parametrize(("step", "run"), [("", "timeout: 1s"), ("timeout: 1s, ", "")])
+async def test_a_time_that_is_over_cancels_what_was_run_in_it(
+    quick: Runs, tmp_path: Path, log: Log, step: str, run: str
+) -> None:
+    child = "name: child\nsteps: [{id: a, tool: slow, with: {seconds: 60}}]"
+    (tmp_path / "child.yaml").write_text(child, encoding="utf-8")
+    (tmp_path / "parent.yaml").write_text(
+        f"name: parent\n{run}\nsteps: [{{id: c, {step}workflow: child.yaml}}]", encoding="utf-8"
+    )
+    with anyio.fail_after(30):
+        failed = await quick.engine.execute(tmp_path / "parent.yaml", None, "r1")
+    assert (failed.status, log.at_once) == (WorkflowStatus.FAILED, 0)
+    (child_run,) = quick.engine.list_runs("child")
+    assert (child_run.status, child_run.at_work) == (WorkflowStatus.CANCELLED, False)
+    assert child_run.error == "Step 'c' of r1 was ended."
+
+
 async def test_a_child_that_is_not_there_fails_the_step_and_one_in_itself_ends(quick: Runs, tmp_path: Path) -> None:
     file = tmp_path / "w.yaml"
     file.write_text("name: w\nsteps: [{id: c, workflow: none.yaml}]", encoding="utf-8")
@@ -628,7 +644,7 @@ async def test_a_silent_process_is_taken_over_and_writes_nothing_more(
     text = (
         "name: w\nsteps: [{id: a, tool: slow, with: {what: first, seconds: 4}}, {id: b, tool: note, with: {what: b}}]"
     )
-    monkeypatch.setattr(engines, "SILENT_S", 1.0)
+    monkeypatch.setattr(claims, "SILENT_S", 1.0)
     lost: list[BaseException] = []
 
     async def first() -> None:

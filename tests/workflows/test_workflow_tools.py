@@ -83,6 +83,26 @@ def test_a_client_runs_a_workflow_answers_it_and_reads_all_of_it_in_one_session(
         assert again["outputs"] == {"said": True}
 
 
+def test_a_client_cancels_a_run_and_goes_on_with_it_by_its_session(folder: Path, store: Path) -> None:
+    with Pipe(store, "--toolsets", "core,manage,automation") as server:
+        server.shake_hands()
+        session = server.structured("workflow_run", workflow="greet", inputs={"who": "Ada"})["session_id"]
+        server.structured("session_complete", session_id=session, status="abandoned")
+        told = server.structured("workflow_status", session_id=session)
+        assert (told["status"], told["error"]) == (
+            "cancelled",
+            "Its session was ended (abandoned) before it was over.",
+        )
+        assert "session_update with reopen=true, then workflow_run" in told["note"]
+        (folder / "greet.yaml").write_text(GREET.replace("hello", "bye"), encoding="utf-8")
+        server.structured("session_update", session_id=session, reopen=True)
+        again = server.structured("workflow_run", workflow="greet", session_id=session)
+        assert (again["status"], again["waiting_for"]) == ("waiting", {"ok": "Say 'hello Ada'?"})  # its own text
+        assert (
+            server.structured("workflow_respond", session_id=session, step="ok", approved=True)["status"] == "completed"
+        )
+
+
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"workflow": "gret"}, "There is no workflow 'gret'"),
     ({"workflow": "../greet"}, "There is no workflow '../greet'"),

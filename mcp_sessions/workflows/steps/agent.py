@@ -20,7 +20,7 @@ from ..model import is_of
 
 if TYPE_CHECKING:
     from ..model import Agent
-    from ..run import Work
+    from ..step import Work
 
 QUESTIONS = {
     "explore": ("question",),

@@ -8,7 +8,7 @@ from ...errors import InvalidArgumentError, StepError
 from ..state import WaitsFor, WorkflowStatus
 
 if TYPE_CHECKING:
-    from ..run import Work
+    from ..step import Work
 
 MOST_DEPTH = 8
 

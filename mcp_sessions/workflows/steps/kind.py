@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..model import Step
-    from ..run import Run, Work
+    from ..run import Run
+    from ..step import Work
 
 
 def _never(_run: Run, _step: Step) -> bool:

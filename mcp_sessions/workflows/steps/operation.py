@@ -14,7 +14,8 @@ from . import agent
 
 if TYPE_CHECKING:
     from ..model import Step
-    from ..run import Run, Work
+    from ..run import Run
+    from ..step import Work
 
 ASKING = ("explore", "decompose")
 _EXPLORING: dict[str, tuple[Operation, str]] = {

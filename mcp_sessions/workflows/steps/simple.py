@@ -9,7 +9,7 @@ import anyio
 from ...errors import StepError
 
 if TYPE_CHECKING:
-    from ..run import Work
+    from ..step import Work
 
 
 async def set_value(work: Work) -> Any:

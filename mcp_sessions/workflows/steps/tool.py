@@ -11,7 +11,8 @@ from ..expressions import Template
 
 if TYPE_CHECKING:
     from ..model import Step
-    from ..run import Run, Work
+    from ..run import Run
+    from ..step import Work
 
 
 def is_short(run: Run, step: Step) -> bool:
