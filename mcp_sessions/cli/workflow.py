@@ -254,11 +254,18 @@ def _went(manager: SessionManager, session_id: str, go: Going, as_json: bool) ->
     """Go on with a run, show how it goes, and how it went."""
     import anyio
 
+    from ..storage import MemorySessionStorage
+
     with _shown() as notify:
         engine = _engine(manager)
         result = anyio.run(_until_signal, lambda: go(engine, notify), manager.storage.give_up)
     if result is None:
         raise Failed(f"The run stays where it is. Go on with it: mcp-sessions workflow resume {session_id}")
+    if result.status.value == "waiting" and isinstance(manager.storage, MemorySessionStorage):
+        raise Failed(
+            f"The run waits for a person ({', '.join(result.waiting_for)}), and is gone with this process: its store "
+            "is memory. Keep runs elsewhere (WORKFLOW_SESSION_STORAGE, MCP_SESSIONS_STORAGE)."
+        )
     click.echo(json_text(result.to_dict()) if as_json else json_text(result.outputs, indent=2))
     _told(result)
     if result.status.value != "completed":

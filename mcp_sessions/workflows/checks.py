@@ -229,7 +229,7 @@ class Checks:
         """What it reads or calls that is not there."""
         known = {*RESERVED, *items, *self.spec.inputs}
         shown = f"{{{{ {expression.source} }}}}"
-        for name in sorted(expression.names - known):
+        for name in sorted(expression.free - known):
             return f"{shown} reads '{name}', which is not known. {suggestion(name, known)}".strip()
         for name in sorted(expression.functions - FUNCTIONS):
             return f"{shown} calls '{name}', which is no function. {suggestion(name, FUNCTIONS)}".strip()

@@ -18,8 +18,10 @@ from ..models import invalid
 from ..tools import Toolbox
 from . import legacy
 from .checks import Checks, placed, suggestion
+from .expressions import Template
 from .model import Agent, Approve, Case, Defaults, Input, Model, Output, Retry, Server, Spec, Step, Switch
 from .reading import Lines, line_of, read
+from .secrets import IN_SERVER
 
 FILE_TYPES = (".yaml", ".yml", ".json")
 _MODELS: Mapping[str, type[Model]] = {
@@ -142,6 +144,19 @@ class WorkflowDefinition:
         file = self.spec.servers_file
         found = {} if file is None else servers_of((self.base or Path()) / Path(file).expanduser())
         return found | self.spec.servers
+
+    def secrets(self) -> set[str]:
+        """The names of the secrets that its steps and their servers are given. Raises WorkflowDefinitionError."""
+        servers = self.servers()
+        names: set[str] = set()
+        for step in self.steps.values():
+            if step.server is None:
+                continue
+            for expression in Template.of(step.given).expressions():
+                names |= expression.secrets
+            text = servers[step.server].model_dump_json() if step.server in servers else ""
+            names |= {one or other for one, other in IN_SERVER.findall(text)}
+        return names
 
     def check_tools(self, toolbox: Toolbox) -> None:
         """Raise WorkflowDefinitionError for steps whose tool a toolbox has not, or does not take what it is given."""

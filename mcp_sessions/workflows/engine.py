@@ -535,6 +535,8 @@ def named(name: str, directory: Path | None, base: Path | None) -> WorkflowDefin
             file = directory / f"{name}{ending}"
             if checked_name(name) and file.is_file():
                 return WorkflowDefinition.from_file(file)
+        if not directory.is_dir():
+            raise WorkflowDefinitionError([f"The directory of workflows, {directory}, is not there."])
         found = sorted(file.stem for file in directory.glob("*") if file.suffix in FILE_TYPES)
         raise WorkflowDefinitionError(
             [f"There is no workflow '{name[:80]}' in {directory}: there are {', '.join(found) or 'none'}."]

@@ -34,8 +34,9 @@ FUNCTIONS = frozenset(
     )
 )
 """What expressions may call, macros (has, map, filter, all, exists, exists_one) and operators beside."""
-_BETWEEN = re.compile(r"\$?\{\{(.*?)\}\}", re.DOTALL)
+_BEGIN = re.compile(r"\$?\{\{")
 _STRINGS = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
+_STRING_OR_BRACE = re.compile(_STRINGS.pattern + "|[{}]", re.DOTALL)
 _MACRO = re.compile(r"\.\s*(?:map|filter|all|exists|exists_one)\s*\(")
 _STEP = re.compile(r"(?<![\w.])steps\s*(?:\.\s*([A-Za-z_]\w*)|\[\s*[\"']([A-Za-z_]\w*)[\"']\s*\])")
 _INPUT = re.compile(r"(?<![\w.])inputs\s*\.\s*([A-Za-z_]\w*)")
@@ -69,8 +70,13 @@ class Expression:
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """The variables it reads, but for those of its own macros."""
-        return frozenset(self._program.variables()) - frozenset(_BOUND.findall(_STRINGS.sub("''", self.source)))
+        """The variables it reads, those of its own macros too."""
+        return frozenset(self._program.variables())
+
+    @cached_property
+    def free(self) -> frozenset[str]:
+        """The variables that are to be there: those of its own macros are not known from others of their name."""
+        return self.names - frozenset(_BOUND.findall(_STRINGS.sub("''", self.source)))
 
     @cached_property
     def steps(self) -> frozenset[str]:
@@ -84,7 +90,7 @@ class Expression:
 
     @cached_property
     def secrets(self) -> frozenset[str]:
-        """The secrets that it reads."""
+        """The secrets that it reads by name."""
         return frozenset(_SECRET.findall(_STRINGS.sub("''", self.source)))
 
     @cached_property
@@ -221,11 +227,24 @@ class Template:
 
 
 def _parts(text: str) -> Iterator[Part]:
-    end = 0
-    for match in _BETWEEN.finditer(text):
-        if match.start() > end:
-            yield text[end : match.start()]
-        yield Expression(match[1].strip())
-        end = match.end()
-    if end < len(text):
-        yield text[end:]
+    done = 0
+    while (begin := _BEGIN.search(text, done)) and (end := _end_of(text, begin.end())) >= 0:
+        if begin.start() > done:
+            yield text[done : begin.start()]
+        yield Expression(text[begin.end() : end].strip())
+        done = end + 2
+    if done < len(text):
+        yield text[done:]
+
+
+def _end_of(text: str, begin: int) -> int:
+    """Where the `}}` stands that ends an expression; -1 where none does. Strings and objects may hold others."""
+    depth = 0
+    for match in _STRING_OR_BRACE.finditer(text, begin):
+        if match[0] == "{":
+            depth += 1
+        elif match[0] == "}" and depth:
+            depth -= 1
+        elif match[0] == "}" and text.startswith("}}", match.start()):
+            return match.start()
+    return text.find("}}", begin)  # what is no expression ends with the first

@@ -62,7 +62,11 @@ class Means:
             raise WorkflowDefinitionError(
                 [f"{definition.name}: servers are for workflows of the workflow directory alone. Put the file there."]
             )
-        definition.servers()
+        for name in sorted(definition.secrets() - self.secrets.names().keys()):
+            where = "Name it in MCP_SESSIONS_WORKFLOW_SECRETS, and set it in the environment"
+            raise WorkflowDefinitionError(
+                [f"{definition.name}: there is no secret '{name}' that it may have. {where}."]
+            )
         for step in definition.steps.values():
             name = step.agent.executor if step.agent is not None else None
             if name is not None and name not in self.executors and not is_known(name):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
@@ -12,6 +13,10 @@ from ..records import REDACTED
 
 SHORTEST = 4
 """Characters: a shorter one would be found everywhere."""
+
+
+IN_SERVER = re.compile(r"\$\{(?:env:)?([A-Za-z_]\w*)\}|\{\{\s*secrets\.([A-Za-z_]\w*)\s*\}\}")
+"""A secret in the configuration of a server."""
 
 
 class Secrets:
@@ -39,6 +44,10 @@ class Secrets:
     def values(self) -> Mapping[str, str]:
         """The secrets themselves: for what is sent, and never for what is stored."""
         return self._values
+
+    def filled(self, text: str) -> str:
+        """A text of a server's configuration with them. Raises KeyError."""
+        return IN_SERVER.sub(lambda found: self._values[found[1] or found[2]], text)
 
     def scrubbed(self, text: str) -> str:
         """A text without them."""

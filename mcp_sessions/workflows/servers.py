@@ -6,7 +6,6 @@ retry, opens another. Secrets stand in no definition: `${NAME}` in a server's en
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -22,7 +21,7 @@ from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CONNECTION_CLOSED, CallToolResult, TextContent
 
-from ..errors import InvalidArgumentError, StepError
+from ..errors import StepError
 from .model import Server
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ CLOSE_S = 5.0
 OPEN_S = 60.0
 STDERR_CHARS = 500
 _TIMEOUT = httpx2.Timeout(30.0, read=300.0)
-_SECRET = re.compile(r"\$\{(?:env:)?([A-Za-z_]\w*)\}|\{\{\s*secrets\.([A-Za-z_]\w*)\s*\}\}")
 
 
 class Servers:
@@ -149,35 +147,22 @@ class _Connection:
 
     async def _client(self, stack: AsyncExitStack) -> Client:
         server = self._server
-        headers = {name: self._filled(value) for name, value in server.headers.items()}
+        headers = {name: self._secrets.filled(value) for name, value in server.headers.items()}
         if server.command is not None:
             where = self._base / server.cwd if self._base is not None and server.cwd else server.cwd or self._base
             program = StdioServerParameters(
                 command=server.command,
-                args=[self._filled(argument) for argument in server.args],
-                env={name: self._filled(value) for name, value in server.env.items()},
+                args=[self._secrets.filled(argument) for argument in server.args],
+                env={name: self._secrets.filled(value) for name, value in server.env.items()},
                 cwd=where,
             )
             transport = stdio_client(program, errlog=self._stderr)
         elif server.type == "sse":
-            transport = sse_client(self._filled(server.url or ""), headers=headers)
+            transport = sse_client(self._secrets.filled(server.url or ""), headers=headers)
         else:
             http = await stack.enter_async_context(httpx2.AsyncClient(headers=headers, timeout=_TIMEOUT))
-            transport = streamable_http_client(self._filled(server.url or ""), http_client=http)
+            transport = streamable_http_client(self._secrets.filled(server.url or ""), http_client=http)
         return await stack.enter_async_context(Client(transport))
-
-    def _filled(self, text: str) -> str:
-        def value(found: re.Match[str]) -> str:
-            name = found[1] or found[2]
-            values = self._secrets.values()
-            if name not in values:
-                raise InvalidArgumentError(
-                    f"'{name}' of server '{self.name}' is no secret that the workflow may have, or it is not set. "
-                    "MCP_SESSIONS_WORKFLOW_SECRETS names them, and the environment has them"
-                )
-            return values[name]
-
-        return _SECRET.sub(value, text)
 
 
 def _content(tool: str, result: CallToolResult, secrets: Secrets) -> Any:

@@ -57,7 +57,8 @@ class Offer:
     ) -> WorkflowDefinition:
         """What a client names, or sends, if it can be run so. Raises InvalidArgumentError, WorkflowDefinitionError."""
         definition = self.meant(workflow)
-        Means(self.toolbox, may_start_servers=not is_text(workflow)).check(definition)
+        means = Means(self.toolbox, secrets=self.secrets or Secrets(), may_start_servers=not is_text(workflow))
+        means.check(definition)
         if session_id is None or inputs is not None:
             definition.inputs(inputs or {})
         return definition

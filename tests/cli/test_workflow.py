@@ -117,6 +117,8 @@ def test_a_name_is_looked_for_in_the_directory_of_workflows(
     monkeypatch.setenv("MCP_SESSIONS_WORKFLOW_DIR", str(tmp_path / "flows"))
     assert run("workflow", "run", "one").exit_code == 0
     assert "There is no workflow 'two'" in run("workflow", "run", "two").stderr
+    monkeypatch.setenv("MCP_SESSIONS_WORKFLOW_DIR", str(tmp_path / "flaws"))
+    assert f"The directory of workflows, {tmp_path / 'flaws'}, is not there." in run("workflow", "run", "one").stderr
 
 
 def test_runs_go_where_the_settings_say(place: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +128,9 @@ def test_runs_go_where_the_settings_say(place: Path, run: Run, tmp_path: Path, m
     assert run("workflow", "status", "r1").exit_code == 0
     assert not place.exists()
     monkeypatch.setenv("WORKFLOW_SESSION_STORAGE", "memory")
-    assert run("workflow", "run", "greet.yaml", "--input", "who=x").exit_code == 1
+    lost = run("workflow", "run", "greet.yaml", "--input", "who=x")
+    assert (lost.exit_code, lost.stdout) == (1, "")
+    assert "The run waits for a person (ok), and is gone with this process: its store is memory." in lost.stderr
     monkeypatch.setenv("WORKFLOW_SESSION_STORAGE", "filesystem")
     monkeypatch.delenv("WORKFLOW_SESSION_PATH")
     refused = run("workflow", "run", "greet.yaml", "--input", "who=x")

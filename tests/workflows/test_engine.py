@@ -19,7 +19,6 @@ from mcp_sessions.errors import (
 )
 from mcp_sessions.models import Want, tokens
 from mcp_sessions.workflows import (
-    StepStatus,
     WorkflowDefinition,
     WorkflowEngine,
     WorkflowExecutionResult,
@@ -392,8 +391,8 @@ async def test_a_failure_counts_although_its_process_ended_before_the_next_attem
     text = "name: w\nsteps: [{id: a, tool: flaky, with: {name: a, failures: 9}, retry: {max_attempts: 2, delay: 60s}}]"
     async with anyio.create_task_group() as group:
         group.start_soon(run, text, None, "r1")
-        await until(lambda: run.manager.invocations(tool="flaky").items != [])
-        await until(lambda: run.engine.status("r1").step_results["a"].status is StepStatus.PENDING)
+        await until(lambda: run.heard != [])
+        await until(lambda: run.statuses(run.engine.status("r1")) == {"a": "pending"})
         group.cancel_scope.cancel()
     result = await run.engine.resume("r1")
     assert (result.error, result.step_results["a"].attempts) == ("Step 'a' failed: failure 2 of a", 2)

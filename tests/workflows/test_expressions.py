@@ -93,10 +93,36 @@ def test_a_bomb_ends_with_an_error_and_what_comes_next_is_answered(
     scope = {"big": [*range(20_000)], "long": [*range(3_000)], "text": "x" * 1_000_000}
     begin = time.monotonic()
     with pytest.raises(ExpressionError) as refused:
-        evaluator.evaluate(expression, {name: scope[name] for name in expression.names})
+        evaluator.evaluate(expression, {name: scope[name] for name in expression.free})
     assert any(fact in str(refused.value) for fact in ("it takes over", "at most"))
     assert time.monotonic() - begin < 60 + MOST_S  # it would take hours: a guard, not a measure
     assert evaluator.evaluate(Expression("[1].map(x, x + 1)"), {}) == [2]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("{{ {'a': {'b': 1}}.a.b }}", 1),
+        ("{{ {'a': {'b': 1}}}}", {"a": {"b": 1}}),
+        ("{{ '}}' + \"}}{{\" }}", "}}}}{{"),
+        ("{{ {'a': '}'}.a }} and {{ {'b': {}} }}", '} and {"b":{}}'),
+        ("it's {{ 1 }}, it's {{ 2 }}", "it's 1, it's 2"),
+        ("{{ 1 }}}", "1}"),
+        ("}} {{ 1 }} {{", "}} 1 {{"),
+    ],
+)
+def test_an_expression_ends_where_its_own_strings_and_objects_have_ended(text: str, value: Any) -> None:
+    assert Template.of(text).resolve(lambda one: one.evaluate({})) == value
+
+
+@pytest.mark.parametrize("text", ["{{ it's }}", "{{ {'a': 1 }}", "{{ } }}"])
+def test_an_expression_that_does_not_end_well_is_told(text: str) -> None:
+    with pytest.raises(ExpressionError, match="Syntax error"):
+        Template.of(text)
+
+
+def test_a_variable_of_a_macro_may_have_the_name_of_another_one() -> None:
+    assert given("[x.filter(x, x > 1), x]", x=[1, 2]) == [[2], [1, 2]]
 
 
 def test_lists_that_an_expression_gives_are_bounded() -> None:

@@ -26,7 +26,7 @@ _MOST_MEMORY = 1 << 30
 def check_expression(source: str, names: frozenset[str]) -> None:
     """Raise ValueError for what is no expression over these names."""
     expression = Expression(source)
-    for name in sorted(expression.names - names):
+    for name in sorted(expression.free - names):
         raise ValueError(f"reads '{name}', which is not known: there are {', '.join(sorted(names))}")
     for name in sorted(expression.functions - FUNCTIONS):
         raise ValueError(f"calls '{name}', which is no function")
