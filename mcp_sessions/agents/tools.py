@@ -31,7 +31,7 @@ MOST_PURPOSE = 200
 
 @dataclass(frozen=True)
 class Reach:
-    """What clients may reach through agents."""
+    """Which agents there are, what they may reach, and how they are bounded."""
 
     executors: tuple[str, ...]
     """By name, the first one where a call names none."""
@@ -41,6 +41,8 @@ class Reach:
     env: tuple[str, ...] = ()
     prompt_chars: int = PROMPT_CHARS
     output_bytes: int = OUTPUT_BYTES
+    for_clients: bool = True
+    """False for who may start any program himself: then other executors and directories are reached too."""
 
     def __post_init__(self) -> None:
         for name in self.executors:
@@ -66,22 +68,26 @@ class Reach:
         """How an agent is asked. Raises InvalidArgumentError for what is not to be asked, or not there."""
         if not prompt.strip() and operation != "analyze_structure":
             raise InvalidArgumentError(f"Argument 'prompt' is empty: say what to {operation}.", argument="prompt")
-        name = self.executor(executor)
-        config = ExploreAgentConfig(
-            executor=name,
-            model=model,
-            session_id=session_id,
-            cwd=self.directory(codebase_path, name),
-            timeout=self.timeout_s,
-            env=self.env,
-            max_prompt_chars=self.prompt_chars,
-            max_output_bytes=self.output_bytes,
-        )
+        config = ExploreAgentConfig(model=model, session_id=session_id, **self.settings(executor, codebase_path))
         executor_for(config)
         return config
 
+    def settings(self, executor: str | None, directory: str | None) -> dict[str, Any]:
+        """What an AgentConfig says of it. Raises InvalidArgumentError for whom and what is not to be reached."""
+        name = self.executor(executor)
+        return {
+            "executor": name,
+            "cwd": self.directory(directory, name),
+            "timeout": self.timeout_s,
+            "env": self.env,
+            "max_prompt_chars": self.prompt_chars,
+            "max_output_bytes": self.output_bytes,
+        }
+
     def executor(self, name: str | None) -> str:
         """One that is configured. Raises InvalidArgumentError for any other."""
+        if name is not None and not self.for_clients:
+            return name
         if not self.executors:
             raise InvalidArgumentError(
                 "No executor is configured. Name some in MCP_SESSIONS_AGENT_EXECUTORS, as in claude,codex.",
@@ -97,6 +103,8 @@ class Reach:
 
     def directory(self, path: str | None, executor: str) -> Path | None:
         """One under a root, links resolved; a model needs none. Raises InvalidArgumentError for any other."""
+        if not self.for_clients:
+            return None if path is None else _directory(Path(path))
         if path is None and executor.startswith(MODEL):
             return None
         if not self.roots:

@@ -56,28 +56,18 @@ def agent(
     """
     import anyio
 
-    from ..agents.tools import Reach
     from ..config import Settings
     from ..default import manager_from
+    from .toolbox import reach
 
     if not question.strip() and operation != "analyze-structure":
         raise click.UsageError(f"QUESTION is empty: say what to {operation.replace('-', ' ')}.")
     settings = Settings()
     session_id = None if session is None else checked_id(session, "--session")
-    executor = executor or Reach(settings.agent_executors, ()).executor(None)
+    about = {"model": model, **reach(settings, for_clients=False).settings(executor, str(path))}
     with manager_from(settings) as manager:
         manager.interrupt_dead()
-        session_id = session_id or manager.make_id("ses")
-        about: dict[str, Any] = {
-            "executor": executor,
-            "model": model,
-            "session_id": session_id,
-            "cwd": path.absolute(),
-            "timeout": settings.agent_timeout.total_seconds(),
-            "env": settings.agent_env,
-            "max_prompt_chars": settings.agent_prompt_chars,
-            "max_output_bytes": settings.agent_output_bytes,
-        }
+        about["session_id"] = session_id = session_id or manager.make_id("ses")
         shown = _Shown() if not as_json and operation != "decompose" and sys.stdout.isatty() else None
         invocation_id = manager.make_id("inv")
         asking = partial(_asked, manager, operation.replace("-", "_"), question, about, invocation_id, shown)

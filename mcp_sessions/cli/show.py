@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 LAST = 10
 ALL = (1 << 53) - 1
+DEEPEST = 8
+"""As far as calls within calls are set in."""
 LONG = 200
 CALL_STYLES = {"error": "red", "interrupted": "red", "cancelled": "yellow", "running": "green"}
 
@@ -187,13 +189,16 @@ def _print_calls(records: Sequence[Invocation], full: bool) -> None:
         Column("tool"),
         Column("error" if any(record.error for record in records) else ""),
     )
+    depth: dict[str | None, int] = {}  # id -> how many calls it was made within, of those shown
+    for record in records:
+        depth[record.invocation_id] = depth[record.parent_id] + 1 if record.parent_id in depth else 0
     rows = [
         (
             when(record.started_at),
             duration(record.duration_ms),
             record.status.value,
             one_line(record.caller),
-            one_line(record.tool_name),
+            "  " * min(depth[record.invocation_id], DEEPEST) + one_line(record.tool_name),
             shortened(one_line(record.error.message), ALL if full else LONG) if record.error else "",
         )
         for record in records

@@ -30,17 +30,18 @@ def toolbox(settings: Settings, until_the_end: ExitStack) -> Toolbox:
     return tools
 
 
-def reach(settings: Settings) -> Reach:
-    """What agents may reach that clients ask for."""
+def reach(settings: Settings, *, for_clients: bool = True) -> Reach:
+    """What agents may reach that clients ask for; or that the person at the command line does, who may reach all."""
     from ..agents.tools import Reach
 
     return Reach(
         executors=settings.agent_executors,
-        roots=settings.agent_roots,
+        roots=settings.agent_roots if for_clients else (),
         timeout_s=settings.agent_timeout.total_seconds(),
         env=settings.agent_env,
         prompt_chars=settings.agent_prompt_chars,
         output_bytes=settings.agent_output_bytes,
+        for_clients=for_clients,
     )
 
 

@@ -245,9 +245,11 @@ def _engine(manager: SessionManager) -> WorkflowEngine:
     from ..config import Settings
     from ..workflows import WorkflowEngine
     from ..workflows.secrets import Secrets
+    from .toolbox import reach
 
     settings = Settings()
-    return WorkflowEngine(manager, secrets=Secrets.of_environment(settings.workflow_secrets))
+    secrets = Secrets.of_environment(settings.workflow_secrets)
+    return WorkflowEngine(manager, secrets=secrets, reach=reach(settings, for_clients=False))
 
 
 def _went(manager: SessionManager, session_id: str, go: Going, as_json: bool) -> None:

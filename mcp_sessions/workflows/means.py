@@ -80,15 +80,7 @@ class Means:
             return {"executor": self.executors[name], "cwd": where}
         if self.reach is None:
             return {"executor": name or "claude", "cwd": where}
-        name = self.reach.executor(name)
-        return {
-            "executor": name,
-            "cwd": self.reach.directory(None if where is None else str(where), name),
-            "timeout": self.reach.timeout_s,
-            "env": self.reach.env,
-            "max_prompt_chars": self.reach.prompt_chars,
-            "max_output_bytes": self.reach.output_bytes,
-        }
+        return self.reach.settings(name, None if where is None else str(where))
 
     @asynccontextmanager
     async def opened(self, group: TaskGroup) -> AsyncGenerator[None]:

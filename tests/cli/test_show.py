@@ -65,6 +65,16 @@ def test_it_shows_head_summary_keys_last_messages_and_last_calls(session_id: str
     assert len(calls) == 11
 
 
+def test_calls_within_calls_are_set_in(manager: SessionManager, run: Run) -> None:
+    manager.create_session("s")
+    for tool, around in (("outer", None), ("inner", "outer"), ("innermost", "inner"), ("beside", None)):
+        with manager.call(tool, "s", invocation_id=tool, parent_id=around, slow=True):
+            pass
+    lines = shown(run, "s").partition("Last 4 calls\n")[2].splitlines()
+    place = lines[0].index("tool")
+    assert [line[place:] for line in lines[1:]] == ["outer", "  inner", "    innermost", "beside"]
+
+
 def test_how_much_is_shown_can_be_chosen(session_id: str, run: Run) -> None:
     text = shown(run, session_id, "--messages", "1", "--calls", "all", "--data")
     assert "Messages 12 to 12\n" in text

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mcp_sessions.manager import SessionManager
+from tests.agents.fakes import Fake
 from tests.processes import until
 
 from .conftest import ROOT, Program, Run
@@ -135,6 +136,21 @@ def test_runs_go_where_the_settings_say(place: Path, run: Run, tmp_path: Path, m
     monkeypatch.delenv("WORKFLOW_SESSION_PATH")
     refused = run("workflow", "run", "greet.yaml", "--input", "who=x")
     assert (refused.exit_code, "WORKFLOW_SESSION_PATH does not say where" in refused.stderr) == (2, True)
+
+
+def test_an_agent_of_a_workflow_is_the_one_of_the_settings_and_has_their_time(
+    tmp_path: Path, manager: SessionManager, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = Fake(tmp_path / "bin", "copilot", hangs=True)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("MCP_SESSIONS_AGENT_EXECUTORS", "copilot,claude")
+    monkeypatch.setenv("MCP_SESSIONS_AGENT_TIMEOUT", "2")
+    monkeypatch.setenv("MCP_SESSIONS_AGENT_ROOTS", str(tmp_path / "bin"))  # for clients, and not for who sits here
+    text = "steps: [{id: a, agent: {instructions: Be brief., cwd: .}, with: {prompt: Well}}]"
+    (tmp_path / "ask.yaml").write_text(text, encoding="utf-8")
+    failed = program("workflow", "run", "ask.yaml", "--session-id", "r1")
+    assert (failed.returncode, "2 s" in failed.stderr) == (1, True), failed.stderr
+    assert fake.seen["cwd"] == str(tmp_path)
 
 
 def test_the_schema_is_json(run: Run) -> None:
