@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -198,3 +199,13 @@ def test_a_context_goes_into_a_session_and_comes_out_again(manager: SessionManag
     assert manager.get_value("r1", "step.s") == [1]
     again = WorkflowContext.from_session(manager, "r1")
     assert (again.inputs, again.outputs, again.get("steps.s.result[0]")) == ({"a": 1}, {"o": 2}, 1)
+
+
+def test_what_evaluates_imports_nothing_from_where_somebody_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("json", "encodings", "cel", "faulthandler", "mcp_sessions"):
+        (tmp_path / f"{module}.py").write_text("from pathlib import Path\nPath('taken').touch()\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with Evaluator() as evaluator:
+        assert evaluator.evaluate(Expression("[1].map(x, x + 1)"), {}) == [2]
+        assert evaluator.evaluate_each(Expression("item + n"), [{"item": 1}, {"item": "a"}], {"n": 1})[0] == 2
+    assert not (tmp_path / "taken").exists()
