@@ -28,7 +28,6 @@ from .models import (
 from .session import Clock, new_id, utc_now
 
 _ID = re.compile(ID_PATTERN.removesuffix("$") + r"\Z")
-INNER = (".workflow.", ".waits_for")
 _KNOWN_ROLES = ("system", "user", "assistant", "tool")
 _CHECKED = frozenset({"tool_name", "invocation_id", "tool_call_id", "model"})
 """What else of a message `Draft.add_message` checks itself, and whole."""
@@ -86,18 +85,6 @@ def checked_key(key: Any, limits: Limits) -> str:
     if len(key) > limits.key_chars:
         raise LimitError("key", len(key), limits.key_chars, "characters", argument="key")
     return key
-
-
-def refuse_inner(keys: Iterable[str]) -> None:
-    """Raise InvalidArgumentError for a key under which an engine keeps how far it is, and what it may do: no call of a
-    tool writes those, whoever makes it.
-    """
-    for key in keys:
-        if key.startswith(INNER):
-            raise InvalidArgumentError(
-                f"Key '{key[:80]}' is kept by the workflow engine, and by nobody else. Choose another one.",
-                argument="key",
-            )
 
 
 def checked_tags(tags: Iterable[Any], limits: Limits, argument: str = "tags") -> list[str]:

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, cast
 
 from .._json import canonical
 from ..calls import HEAD, NOTE, REVISION, Call, Number
-from ..drafts import refuse_inner
 from ..errors import InvalidArgumentError, InvalidCursorError
 from ..manager import checked_limit, ending, usage_of
 from ..models import (
@@ -45,6 +44,7 @@ from .arguments import (
     Time,
 )
 from .fitting import FRAME, LONG_PURPOSE, STEP, bounded, data, first, message, page, shortened, size, value
+from .keys import refuse_inner, refuse_kept
 from .toolbox import Toolbox, ago, noted
 
 CORE = Toolbox()
@@ -235,7 +235,7 @@ def session_set(
     """Store one JSON value under a key, replacing what was there. For facts that change: plan, next_step, decisions.
     Never secrets.
     """
-    refuse_inner([key])
+    refuse_kept(call, session_id, [key])
     call.draft.set_value(key, value, expected_version)
     call.refs["value"] = f"data:{key}@revision"
     return {"session_id": session_id, "key": key, "version": REVISION}

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from ..calls import HEAD, NOTE, REMOVED, Call
-from ..drafts import refuse_inner
 from ..errors import InvalidArgumentError
 from ..models import SessionStatus, Text, Want
 from . import outputs as out
 from .arguments import HIDDEN, Arg, Cursor, JsonObject, SessionId, Tags, Texts
 from .exporting import exported
+from .keys import refuse_kept
 from .toolbox import Toolbox, noted
 
 MANAGE = Toolbox()
@@ -71,7 +71,7 @@ def session_unset(call: Call, session_id: SessionId, keys: Texts, all: Annotated
     """Remove stored values by key. Messages stay."""
     if not keys and not all:
         raise InvalidArgumentError("keys is empty. Name the keys to remove.", argument="keys")
-    refuse_inner(keys)
+    refuse_kept(call, session_id, keys, everything=all)
     call.draft.unset(keys, everything=all)
     return {"session_id": session_id, "removed": REMOVED}
 

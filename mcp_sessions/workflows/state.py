@@ -16,13 +16,11 @@ from pydantic import Field
 
 from ..models import Failure, Frozen, SessionStatus, Value, View
 from ..session import derived_id
+from ..tools import keys
 
-INPUT = "workflow_input"
-OUTPUT = "workflow_output"
-STATUS = "workflow_status"
-RESULT = "step."
+INPUT, OUTPUT, STATUS, RUN = keys.INPUT, keys.OUTPUT, keys.STATUS, keys.RUN
+RESULT = keys.RESULT
 """Begins the key of a step's result."""
-RUN = ".workflow.run"
 CLAIM = ".workflow.claim"
 """Who is at work on the run. Each commit of the run asks that this key still has the version it had when the claim was
 made: that version is the fencing number.

@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from mcp_sessions import SessionManager
 from mcp_sessions.errors import InvalidArgumentError
+from mcp_sessions.models import Want
 from mcp_sessions.storage import SQLiteSessionStorage
 from mcp_sessions.tools import SESSION_TOOLS, Toolbox
+from mcp_sessions.workflows import WorkflowDefinition, WorkflowEngine
 from mcp_sessions.workflows.tools import Offer, workflow_tools
 from tests.agents.fakes import RESULT, Fake
 from tests.processes import until
@@ -171,6 +174,23 @@ def test_no_tool_writes_what_the_engine_goes_by(store: Path, desk: Desk, key: st
             SESSION_TOOLS.invoke(desk.manager, tool, arguments)
     assert not desk.manager.storage.session_exists("t")
     assert desk.manager.get_value("s", "own") == 1
+
+
+def test_no_tool_writes_what_a_run_goes_by(store: Path, desk: Desk) -> None:
+    """Who could, would turn a no into a yes."""
+    text = "name: w\nsteps: [{id: a, set: 1}, {id: ok, approve: Well}]"
+    anyio.run(WorkflowEngine(desk.manager).execute, WorkflowDefinition.from_yaml(text), None, "r1")
+    before = desk.manager.view("r1", Want(prefix="")).data
+    for key in ("workflow_input", "workflow_output", "workflow_status", "step.a", "step.ok"):
+        for tool, arguments in (("session_set", {"key": key, "value": {}}), ("session_unset", {"keys": [key]})):
+            with pytest.raises(InvalidArgumentError, match=f"Key '{key}' is kept by the workflow that session r1 runs"):
+                SESSION_TOOLS.invoke(desk.manager, tool, {"session_id": "r1", **arguments})
+    with pytest.raises(InvalidArgumentError, match="Name the keys to remove"):
+        SESSION_TOOLS.invoke(desk.manager, "session_unset", {"session_id": "r1", "keys": [], "all": True})
+    assert desk.manager.view("r1", Want(prefix="")).data == before
+    desk.manager.create_session("s")
+    SESSION_TOOLS.invoke(desk.manager, "session_set", {"session_id": "s", "key": "step.a", "value": 1})
+    assert SESSION_TOOLS.invoke(desk.manager, "session_unset", {"session_id": "s", "keys": [], "all": True})
 
 
 def test_agents_of_a_workflow_reach_no_more_than_clients_may(
