@@ -28,6 +28,7 @@ from ..errors import (
     SessionEndedError,
     SessionExistsError,
     WorkflowDefinitionError,
+    WorkflowError,
     WorkflowMismatchError,
 )
 from ..manager import WAITS_FOR, SessionManager
@@ -191,6 +192,10 @@ class WorkflowEngine:
         Raises InvalidArgumentError for a step that does not wait, ConflictError where it was answered otherwise.
         """
         found = await self._read(session_id, as_user)
+        within = await self._asked_within(found, step, as_user)
+        if within is not None:
+            await self.respond(*within, approved, comment, by=by, as_user=as_user, notify=notify)
+            return self._result(await self._read(session_id, as_user))
         done = found.steps.get(step)
         answered = next(
             (answer for name, answer in found.control.answers.items() if name.partition("@")[0] == step), None
@@ -216,6 +221,26 @@ class WorkflowEngine:
         if result.status.over:
             await self._go_on_around(session_id, as_user)
         return result
+
+    async def _asked_within(self, found: KeptRun, path: str, as_user: str | None) -> tuple[str, str] | None:
+        """Session and step of the question that a step waits for which runs another workflow; None where it does not.
+
+        Raises InvalidArgumentError where there are several.
+        """
+        if path not in found.asked() or found.definition.steps[id_of(path)].workflow is None:
+            return None
+        child = found.record.child_id(found.session_id, path, id_of(path))
+        try:
+            asked = list((await self._read(child, as_user)).asked())
+        except LookupError:
+            return None
+        if len(asked) > 1:
+            raise InvalidArgumentError(
+                f"Step '{path}' waits for {len(asked)} answers in session {child}: {', '.join(asked)}. "
+                "Answer each of them there.",
+                argument="step",
+            )
+        return (child, asked[0]) if asked else None
 
     async def cancel(
         self, session_id: str, reason: str | None = None, *, as_user: str | None = None
@@ -244,7 +269,7 @@ class WorkflowEngine:
         found: list[WorkflowExecutionResult] = []
         for head in self.session_manager.query(query).items:
             view = self.session_manager.view(head.session_id, Want(keys=KEYS, as_user=as_user))
-            with suppress(KeyError, ValueError):  # what somebody has written over is none of them
+            with suppress(WorkflowError):  # what somebody has written over is none of them
                 found.append(self._result(KeptRun(view, {}, self._claims.is_taken(view))))
         return found
 
@@ -293,10 +318,10 @@ class WorkflowEngine:
             session_id = self.session_manager.make_id("ses")
         checked_id(session_id, "session_id", self.session_manager.limits.id_chars)
         begin = self._begin
-        was_there = await anyio.to_thread.run_sync(begin, definition, inputs, session_id, parent_id, as_user)
+        was_there = await anyio.to_thread.run_sync(begin, definition, inputs, session_id, parent_id, depth, as_user)
         if was_there and (found := await self._read(session_id, as_user)).status.went_wrong and found.is_open:
             return await self.resume(session_id, as_user=as_user, notify=notify)
-        return await self._advance(session_id, definition, depth=depth, as_user=as_user, notify=notify)
+        return await self._advance(session_id, definition, as_user=as_user, notify=notify)
 
     def _begin(
         self,
@@ -304,6 +329,7 @@ class WorkflowEngine:
         inputs: Mapping[str, Any] | None,
         session_id: str,
         parent_id: str | None,
+        depth: int,
         as_user: str | None,
     ) -> bool:
         """Make the session of a run, or put the run into it; whether it was there already, which is to be the same."""
@@ -316,6 +342,7 @@ class WorkflowEngine:
             base=None if definition.base is None else str(definition.base),
             execution_id=manager.make_id("run"),
             started_at=manager.clock(),
+            depth=depth,
         )
         try:
             data = manager.view(session_id, Want(keys=KEYS, as_user=as_user)).data
@@ -422,7 +449,6 @@ class WorkflowEngine:
         session_id: str,
         definition: WorkflowDefinition,
         *,
-        depth: int = 0,
         as_user: str | None = None,
         notify: Callable[[Event], object] | None = None,
     ) -> WorkflowExecutionResult:
@@ -443,7 +469,6 @@ class WorkflowEngine:
                     control_version=found.control_version,
                     time=found.time,
                     means=self._means.of(definition, self._child, self.cancel),
-                    depth=depth,
                     as_user=as_user,
                     notify=notify,
                 )

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-from ..errors import WorkflowNotFoundError
+from ..errors import WorkflowError, WorkflowNotFoundError
 from ..manager import WAITS_FOR, SessionManager
 from ..models import SessionStatus, View, Want
 from .claims import Claims
@@ -51,6 +51,18 @@ class KeptRun:
     """A run as its session holds it."""
 
     def __init__(self, view: View, steps: dict[str, Done], alive: bool) -> None:
+        try:
+            self._take(view)
+        except (KeyError, ValueError) as error:
+            what = f"key {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+            raise WorkflowError(
+                f"The run in session {view.metadata.session_id} cannot be read ({what}): somebody has written over "
+                "what it keeps. Its other keys, messages and calls are there: run the workflow anew in another session."
+            ) from error
+        self.steps = steps
+        self.alive = alive
+
+    def _take(self, view: View) -> None:
         data = view.data
         self.session_id = view.metadata.session_id
         self.is_open = view.metadata.status is SessionStatus.ACTIVE
@@ -59,14 +71,12 @@ class KeptRun:
         if self.status is not WorkflowStatus(data[STATUS].value):
             ended = f"Its session was ended ({view.metadata.status.value}) before it was over."
             self.record = self.record.model_copy(update={"error": ended, "completed_at": view.metadata.updated_at})
-        self.inputs = cast("dict[str, Any]", data[INPUT].value if INPUT in data else {})
-        self.outputs = cast("dict[str, Any]", data[OUTPUT].value if OUTPUT in data else {})
+        self.inputs = _object(view, INPUT)
+        self.outputs = _object(view, OUTPUT)
         self.control = Control.model_validate(data[CONTROL].value) if CONTROL in data else Control()
         self.control_version = data[CONTROL].version if CONTROL in data else 0
-        self.waits_for = cast("dict[str, str]", data[WAITS_FOR].value if WAITS_FOR in data else {})
+        self.waits_for = cast("dict[str, str]", _object(view, WAITS_FOR))
         self.time = Time.model_validate(data[TIME].value) if TIME in data else None
-        self.steps = steps
-        self.alive = alive
 
     @cached_property
     def definition(self) -> WorkflowDefinition:
@@ -88,6 +98,13 @@ class KeptRun:
             return []
         place = {step_id: index for index, step_id in enumerate(self.definition.steps)}
         return sorted(self.steps.items(), key=lambda one: _place(one[0], place))
+
+
+def _object(view: View, key: str) -> dict[str, Any]:
+    value: Any = view.data[key].value if key in view.data else {}
+    if not isinstance(value, dict):
+        raise ValueError(f"key {key} has no object")
+    return cast("dict[str, Any]", value)
 
 
 def pinned(record: RunRecord) -> WorkflowDefinition:

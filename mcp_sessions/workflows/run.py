@@ -26,6 +26,7 @@ from ..errors import (
 )
 from ..manager import WAITS_FOR
 from ..models import Alter, Change, SessionStatus, Want
+from ..session import derived_id
 from .expressions import Template
 from .model import Step
 from .scope import Frame, Scope
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
 
 WATCH_S = 0.25
 """How often a run looks whether it was asked for something."""
+MOST_NAMED = 10
+"""Failed steps, in the error of a run."""
 BEAT_S = 10.0
 """How often a run that goes on says so."""
 
@@ -127,7 +130,6 @@ class Run:
         control_version: int,
         time: Time | None,
         means: Means,
-        depth: int = 0,
         as_user: str | None = None,
         notify: Callable[[Event], object] | None = None,
     ) -> None:
@@ -137,8 +139,6 @@ class Run:
         self.session_id = session_id
         self.as_user = as_user
         self.means = means
-        self.depth = depth
-        """How many workflows have run this one, one the other."""
         self.inputs = inputs
         self.caller = f"workflow:{definition.name}"
         self.busy = 0
@@ -163,8 +163,6 @@ class Run:
         self._expressions = Scope(inputs, self.outputs, run, definition.steps)
         self._root = Frame()
         self._scope = anyio.CancelScope()
-        self._rests = False
-        self._lost: BaseException | None = None
 
     # the whole
 
@@ -202,14 +200,16 @@ class Run:
             return WorkflowStatus.FAILED, f"The run took longer than {spec.timeout:g} s, which is its limit."
         if block is None:
             return WorkflowStatus.WAITING, None
-        failed = [path for path, done in self.done.items() if done.failed]
+        failed = sorted(path for path, done in self.done.items() if done.failed)
         if block.stopped is not None:
             error = self.done[block.stopped].state.error
             return WorkflowStatus.FAILED, f"Step '{block.stopped}' failed: {error.message if error else ''}"
         if not failed:
             return WorkflowStatus.COMPLETED, None
         completed = any(done.state.status is StepStatus.COMPLETED for done in self.done.values())
-        return (WorkflowStatus.PARTIAL if completed else WorkflowStatus.FAILED), f"Failed: {', '.join(sorted(failed))}."
+        more = f" and {len(failed) - MOST_NAMED:,} more" if len(failed) > MOST_NAMED else ""
+        status = WorkflowStatus.PARTIAL if completed else WorkflowStatus.FAILED
+        return status, f"Failed: {', '.join(failed[:MOST_NAMED])}{more}."
 
     def _left_s(self) -> float | None:
         """How long it may go on; None where it has no limit. What it waits for a person does not count."""
@@ -417,6 +417,10 @@ class Run:
         self.done[path] = done
         if self._notify is not None:
             self._notify(Event(path, done.state.status, done.state, kind))
+
+    def call_id(self, path: str, generation: int, *more: str) -> str:
+        """The id of a call of a step: the same for the same step of the same run, in this session."""
+        return derived_id("inv", self.record.execution_id, self.session_id, str(generation), path, *more)
 
     async def end_child(self, path: str) -> None:
         """Cancel what a step has run in a session of its own, where it did."""

@@ -184,14 +184,12 @@ class RunRecord(Frozen):
     started_at: datetime
     completed_at: datetime | None = None
     error: str | None = None
+    depth: int = 0
+    """How many workflows have run this one, one the other."""
     generations: dict[str, int] = Field(default={})
     """id of a step -> how often it was made to begin anew."""
     restarts: dict[str, int] = Field(default={})
     """id of a step -> how often it was asked to begin anew although it went well, or from its very beginning."""
-
-    def call_id(self, path: str, generation: int, *more: str) -> str:
-        """The id of a call of a step: the same for the same step of the same run."""
-        return derived_id("inv", self.execution_id, str(generation), path, *more)
 
     def child_id(self, session_id: str, path: str, step_id: str) -> str:
         """The session of the workflow that a step runs: the same until the step is to begin from its beginning."""

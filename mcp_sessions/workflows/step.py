@@ -7,9 +7,11 @@ What a step gave, its state and its record are one commit, which the process mak
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -33,6 +35,7 @@ from .expressions import Template
 from .model import Retry, Step, seconds
 from .state import CLAIM, PENDING, RESULT, STATE, Done, StepState, StepStatus, WaitsFor
 from .steps import COMPOSITES, KINDS
+from .steps.child import TooDeepError
 
 if TYPE_CHECKING:
     from ..calls import Call
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
     from .scope import Frame
 
 NO_RETRY = Retry(max_attempts=1)
-_NO_RETRY_MENDS = (ExpressionError, InvalidArgumentError)
+_NO_RETRY_MENDS = (ExpressionError, InvalidArgumentError, TooDeepError)
 _INTERRUPTED = "The process that ran it ended in the middle, and it is not to be run twice: approve runs it again."
 
 
@@ -187,7 +190,7 @@ class StepRun:
             run.session_id,
             kind.recorded(step, self._path, given),
             run.caller,
-            run.record.call_id(self._path, state.generation, str(state.attempts)),
+            run.call_id(self._path, state.generation, str(state.attempts)),
             slow=slow,
             kind="work" if kind.is_work(step) else "session",
             as_user=run.as_user,
@@ -196,7 +199,7 @@ class StepRun:
         if slow:
             call.opening = {STATE + self._path: state.stored()}
         self._put(Done(state))
-        key = run.record.call_id(self._path, state.generation)
+        key = run.call_id(self._path, state.generation)
         work = Work(run, step, self._frame, self._path, call, given, state, key)
         done = Done(state)
 
@@ -223,7 +226,7 @@ class StepRun:
     async def _worked(self, work: Work) -> Any:
         assert self._kind is not None
         try:
-            return await self._limited(self._kind.run(work), self._kind.holds_slot)
+            return await self._limited(partial(self._kind.run, work), self._kind.holds_slot)
         except StepError as error:
             if error.kind == "Timeout":
                 await self._run.end_child(self._path)
@@ -240,7 +243,7 @@ class StepRun:
             self._step.tool or "",
             arguments,
             caller=run.caller,
-            invocation_id=run.record.call_id(path, state.generation, "call", str(state.failures)),
+            invocation_id=run.call_id(path, state.generation, "call", str(state.failures)),
             as_user=run.as_user,
             within=run.session_id,
         )
@@ -260,20 +263,16 @@ class StepRun:
             run.write(done.keys(path))
             return done
 
-        return self._put(await self._limited(anyio.to_thread.run_sync(make, limiter=run.threads), holds_slot=True))
+        worked = partial(anyio.to_thread.run_sync, make, limiter=run.threads)
+        return self._put(await self._limited(worked, holds_slot=True))
 
-    async def _limited(self, work: Any, holds_slot: bool) -> Any:
+    async def _limited(self, work: Callable[[], Awaitable[Any]], holds_slot: bool) -> Any:
+        """What an attempt gives, in its time, which begins when there is a slot for it."""
         limit = self._step.timeout or self._run.definition.spec.defaults.timeout
-        try:
-            with anyio.fail_after(limit):
-                if holds_slot:
-                    async with self._run.slots:
-                        return await work
-                return await work
-        except TimeoutError as error:
-            if limit is None:
-                raise StepError(f"{error or 'It took too long.'}", "Timeout") from error
-            raise StepError(f"It took longer than {limit:g} s, which is its limit.", "Timeout") from error
+        async with self._run.slots if holds_slot else nullcontext():
+            with anyio.move_on_after(limit):
+                return await work()
+        raise StepError(f"It took longer than {limit:g} s, which is its limit.", "Timeout")
 
     async def _cut_off(self) -> StepState:
         """How far it is where another process was at it: whether that failed, or was interrupted."""
@@ -282,7 +281,7 @@ class StepRun:
         def failed() -> bool:
             page = run.manager.invocations(
                 run.session_id,
-                invocation_id=run.record.call_id(self._path, state.generation, str(state.attempts)),
+                invocation_id=run.call_id(self._path, state.generation, str(state.attempts)),
                 limit=1,
                 as_user=run.as_user,
             )

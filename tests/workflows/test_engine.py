@@ -14,6 +14,7 @@ from mcp_sessions.errors import (
     InvalidArgumentError,
     SessionNotFoundError,
     WorkflowDefinitionError,
+    WorkflowError,
     WorkflowMismatchError,
     WorkflowNotFoundError,
 )
@@ -291,6 +292,60 @@ async def test_a_step_that_takes_too_long_is_ended(quick: Runs, log: Log) -> Non
     assert (error.type, error.message) == ("Timeout", "It took longer than 0.05 s, which is its limit.")
     assert (log.calls, log.at_once) == ([], 0)
     assert quick.manager.invocations(result.session_id, "slow").items[0].status == "cancelled"
+
+
+async def test_the_time_of_a_step_begins_when_there_is_room_for_it(quick: Runs) -> None:
+    text = """
+name: w
+max_parallel: 1
+defaults: {timeout: 1.5s}
+steps: [{id: p, parallel: [{id: a, tool: slow, with: {seconds: 1}}, {id: b, tool: slow, with: {seconds: 1}}]}]
+"""
+    assert (await quick(text)).status is WorkflowStatus.COMPLETED
+
+
+async def test_a_tool_that_gave_up_by_itself_says_why(quick: Runs, log: Log) -> None:
+    @log.toolbox.tool(title="Impatient")
+    def impatient(call: Any) -> None:
+        """Give up."""
+        raise TimeoutError("the database did not answer")
+
+    result = await quick("name: w\nsteps: [{id: a, tool: impatient, timeout: 60s}]")
+    error = result.step_results["a"].error
+    assert error is not None
+    assert (error.type, error.message) == ("TimeoutError", "the database did not answer")
+
+
+async def test_the_error_of_a_run_names_a_few_of_many_failed_steps(quick: Runs) -> None:
+    text = "name: w\nsteps: [{id: l, for_each: '{{ inputs.n }}', on_error: continue, steps: [{id: f, fail: no}]}]"
+    result = await quick("inputs: {n: list}\n" + text, {"n": [0] * 30})
+    assert result.error is not None
+    assert result.error.endswith("l[18].f and 20 more.")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "fact"),
+    [
+        (".workflow.run", {"name": 1}, "validation error"),
+        ("workflow_status", "banana", "'banana' is not a valid WorkflowStatus"),
+        ("workflow_status", None, "key 'workflow_status'"),
+        ("workflow_output", "x", "key workflow_output has no object"),
+    ],
+)
+async def test_a_run_that_was_written_over_is_told_and_hides_no_other(
+    quick: Runs, key: str, value: Any, fact: str
+) -> None:
+    for session_id in ("r1", "r2"):
+        await quick(TWO, None, session_id)
+    quick.manager.reopen_session("r1")
+    if value is None:
+        quick.manager.unset_value("r1", key)
+    else:
+        quick.manager.set_value("r1", key, value)
+    assert [one.session_id for one in quick.engine.list_runs()] == ["r2"]
+    with pytest.raises(WorkflowError, match="The run in session r1 cannot be read") as refused:
+        quick.engine.status("r1")
+    assert fact in str(refused.value)
 
 
 async def test_a_run_that_takes_too_long_is_ended_and_failed(quick: Runs) -> None:

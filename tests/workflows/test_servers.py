@@ -229,6 +229,20 @@ async def test_a_secret_reaches_the_server_and_nothing_that_is_stored(log: Path,
     assert [file for file in stored if SECRET.encode() in file.read_bytes()] == []
 
 
+async def test_an_answer_that_breaks_its_own_schema_tells_no_secret(tmp_path: Path) -> None:
+    servers = {"odd": {"command": sys.executable, "args": [str(FAKE.with_name("odd_server.py"))]}}
+    steps = [{"id": "a", "tool": "odd/wrong", "with": {"text": "{{ secrets.TOKEN }}"}}]
+    with SessionManager(FileSystemSessionStorage(tmp_path / "sessions")) as manager:
+        engine = WorkflowEngine(manager, secrets={"TOKEN": SECRET})
+        result = await engine.execute({"name": "w", "servers": servers, "steps": steps}, None, "r1")
+    error = result.step_results["a"].error
+    assert error is not None
+    assert "odd/wrong: " in error.message
+    assert "given [redacted]" in error.message
+    stored = [file for file in (tmp_path / "sessions").rglob("*") if file.is_file()]
+    assert [file for file in stored if SECRET.encode() in file.read_bytes()] == []
+
+
 def test_a_secret_is_found_within_json_too_and_one_that_is_too_short_is_refused() -> None:
     key = 'line "1"\nlïne \\2'
     secrets = Secrets({"KEY": key})

@@ -318,7 +318,13 @@ async def test_a_timeout_never_approves(quick: Runs, log: Log) -> None:
         with pytest.raises(InvalidArgumentError, match="it is answered by that"):
             await quick.engine.respond("r1", "ok", True)
         result = await quick.engine.resume("r1")
-    assert result.step_results["ok"].result == {"approved": False, "comment": "", "by": "", "timed_out": True}
+    assert result.step_results["ok"].result | {"at": ""} == {
+        "approved": False,
+        "comment": "",
+        "by": "",
+        "at": "",
+        "timed_out": True,
+    }
     assert log.calls == ["a"]
     failing = await quick(text.replace("timeout: 50ms", "timeout: 0, on_timeout: fail"), None, "r2")
     assert (failing.status, "Nobody answered in time" in str(failing.error)) == (WorkflowStatus.FAILED, True)
@@ -494,6 +500,55 @@ async def test_a_child_that_is_not_there_fails_the_step_and_one_in_itself_ends(q
     assert "There is no workflow file" in str((await quick.engine.execute(file)).error)
     file.write_text("name: w\nsteps: [{id: c, workflow: w.yaml}]", encoding="utf-8")
     assert "8 deep" in str((await quick.engine.execute(file)).error)
+
+
+async def test_a_workflow_that_runs_itself_comes_to_an_end_although_it_is_tried_again(
+    quick: Runs, tmp_path: Path
+) -> None:
+    file = tmp_path / "w.yaml"
+    file.write_text("steps: [{id: c, workflow: w.yaml, retry: {max_attempts: 3, delay: 0}}]", encoding="utf-8")
+    with anyio.fail_after(60):
+        result = await quick.engine.execute(file)
+    assert result.step_results["c"].attempts == 1
+    assert len(quick.engine.list_runs()) == 9
+
+
+async def test_a_question_within_is_answered_where_it_is_and_by_the_step_that_waits_for_it(
+    run: Runs, tmp_path: Path, log: Log
+) -> None:
+    text = "name: child\nsteps: [{id: ok, approve: Sure}, {id: b, tool: note, with: {what: b}}]"
+    (tmp_path / "child.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "parent.yaml").write_text(PARENT, encoding="utf-8")
+    waits = await run.engine.execute(tmp_path / "parent.yaml", None, "r1")
+    assert (await run.engine.respond("r1", next(iter(waits.waiting_for)), True)).status is WorkflowStatus.COMPLETED
+    assert log.calls == ["b", "d"]
+
+
+async def test_several_questions_within_are_each_answered_there(quick: Runs, tmp_path: Path) -> None:
+    both = "name: child\nsteps: [{id: both, parallel: [{id: x, approve: X}, {id: y, approve: Y}]}]"
+    (tmp_path / "child.yaml").write_text(both, encoding="utf-8")
+    (tmp_path / "parent.yaml").write_text(PARENT, encoding="utf-8")
+    await quick.engine.execute(tmp_path / "parent.yaml", None, "r1")
+    (child,) = quick.engine.list_runs("child")
+    with pytest.raises(InvalidArgumentError, match=f"waits for 2 answers in session {child.session_id}: x, y"):
+        await quick.engine.respond("r1", "c", True)
+    await quick.engine.respond(child.session_id, "x", True)
+    assert (await quick.engine.respond("r1", "c", False)).status is WorkflowStatus.COMPLETED
+
+
+async def test_a_fork_of_a_run_does_its_work_itself(run: Runs) -> None:
+    run.manager.create_session("shared")
+    text = """
+name: w
+steps:
+  - {id: ok, approve: Say it}
+  - {id: say, tool: session_add_message, with: {session_id: shared, role: user, content: "from {{ run.session_id }}"}}
+"""
+    await run(text, None, "r1")
+    run.manager.fork("r1", new_session_id="r2")
+    for session_id in ("r1", "r2"):
+        assert (await run.engine.respond(session_id, "ok", True)).status is WorkflowStatus.COMPLETED
+    assert [one.content for one in run.manager.messages("shared").items] == ["from r2", "from r1"]
 
 
 # agents

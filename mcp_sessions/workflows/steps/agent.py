@@ -162,7 +162,7 @@ async def _made(work: Work, spec: Agent, kind: type[SpecializedAgent], codebase:
 
 def _how(work: Work, spec: Agent, *, history: bool | None = None, keeps: bool = True) -> dict[str, Any]:
     # Another one after each failure: what was answered, and could not be used, is not answered again.
-    asked = work.run.record.call_id(work.path, work.state.generation, "ask", str(work.state.failures))
+    asked = work.run.call_id(work.path, work.state.generation, "ask", str(work.state.failures))
     how: dict[str, Any] = {"invocation_id": asked, "parent_id": work.call.invocation_id}
     if keeps:
         how |= {"include_history": spec.history if history is None else history, "remember": True}

@@ -35,7 +35,8 @@ async def approved(work: Work) -> dict[str, Any]:
     answer = work.run.answer(work.path)
     assert work.step.approve is not None
     if answer is not None:
-        return answer
+        return {**answer, "timed_out": False}
     if work.step.approve.on_timeout == "fail":
         raise StepError("Nobody answered in time.", "Timeout")
-    return {"approved": False, "comment": "", "by": "", "timed_out": True}
+    at = work.run.manager.clock().isoformat().replace("+00:00", "Z")
+    return {"approved": False, "comment": "", "by": "", "at": at, "timed_out": True}

@@ -62,4 +62,9 @@ async def _theirs(work: Work) -> Any:
     secrets = run.means.secrets
     arguments = await run.resolve(Template.of(step.given), work.frame, secrets.values())
     tool = (step.tool or "").partition("/")[2]
-    return secrets.scrub(await run.means.servers.call(step.server or "", tool, arguments, work.key))
+    try:
+        return secrets.scrub(await run.means.servers.call(step.server or "", tool, arguments, work.key))
+    except StepError:
+        raise
+    except Exception as error:  # noqa: BLE001 - what the library of clients raises may tell what it was sent or given
+        raise StepError(secrets.scrubbed(f"{step.tool}: {error or type(error).__name__}"), "ToolError") from None
