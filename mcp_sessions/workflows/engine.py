@@ -7,7 +7,7 @@ waits, and goes on with it once the first one has died, let go, or was silent fo
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -171,8 +171,7 @@ class WorkflowEngine:
         async with self._claims.turn(session_id, as_user, even_over=True) as turn:
             assert turn is not None
             found = await self._read(session_id, as_user)
-            anew = steps_anew(found, from_step)
-            await anyio.to_thread.run_sync(self._begin_anew, found, anew, from_step is not None, turn, as_user)
+            await anyio.to_thread.run_sync(self._begin_anew, found, from_step, turn, as_user)
         return await self._advance(session_id, found.definition, as_user=as_user, notify=notify)
 
     async def respond(
@@ -378,16 +377,15 @@ class WorkflowEngine:
             return True
         return False
 
-    def _begin_anew(
-        self, found: KeptRun, anew: Collection[str], from_beginning: bool, turn: Turn, as_user: str | None
-    ) -> None:
+    def _begin_anew(self, found: KeptRun, from_step: str | None, turn: Turn, as_user: str | None) -> None:
         """Take back what some steps gave, so that they are run again, and open the session again."""
+        anew = steps_anew(found, from_step)
         paths = [path for path in found.steps if path in anew]
         ids = {id_of(path) for path in anew}
         generations, restarts = {**found.record.generations}, {**found.record.restarts}
         for step_id in ids:
             generations[step_id] = generations.get(step_id, 0) + 1
-            if from_beginning:
+            if from_step is not None:
                 restarts[step_id] = restarts.get(step_id, 0) + 1
         again: dict[str, Any] = {"generations": generations, "restarts": restarts, "completed_at": None, "error": None}
         record = found.record.model_copy(update=again)

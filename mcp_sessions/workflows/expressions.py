@@ -35,15 +35,19 @@ FUNCTIONS = frozenset(
 )
 """What expressions may call, macros (has, map, filter, all, exists, exists_one) and operators beside."""
 _BEGIN = re.compile(r"\$?\{\{")
+_PLAIN = re.compile(r"""[A-Za-z_]\w*(?:\.[A-Za-z_]\w*|\[(?:\d{1,9}|'[^'\\]*'|"[^"\\]*")\])*""", re.ASCII)
+_PART = re.compile(r"""([A-Za-z_]\w*)|\[(?:(\d+)|'([^']*)'|"([^"]*)")\]""", re.ASCII)
 _STRINGS = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
 _STRING_OR_BRACE = re.compile(_STRINGS.pattern + "|[{}]", re.DOTALL)
 _MACRO = re.compile(r"\.\s*(?:map|filter|all|exists|exists_one)\s*\(")
 _STEP = re.compile(r"(?<![\w.])steps\s*(?:\.\s*([A-Za-z_]\w*)|\[\s*[\"']([A-Za-z_]\w*)[\"']\s*\])")
 _INPUT = re.compile(r"(?<![\w.])inputs\s*\.\s*([A-Za-z_]\w*)")
+_INPUTS = re.compile(r"(?<![\w.])inputs\b")
 _SECRET = re.compile(r"(?<![\w.])secrets\s*\.\s*([A-Za-z_]\w*)")
 _BOUND = re.compile(r"\.\s*(?:map|filter|all|exists|exists_one)\s*\(\s*([A-Za-z_]\w*)\s*,")
 _PATH = re.compile(r"(?:^|\.)([A-Za-z_][\w-]*)|\[(\d+)\]")
 _MOST_SUMS = 10
+_MISSING = "there is no '{}' there; has(…) asks, context.get('a.b', x) defaults"
 _NOTHING = object()
 
 
@@ -89,6 +93,11 @@ class Expression:
         return frozenset(_INPUT.findall(_STRINGS.sub("''", self.source)))
 
     @cached_property
+    def reads_inputs_by_name(self) -> bool:
+        """Whether it reads no inputs but those that it names."""
+        return len(_INPUTS.findall(self.source)) == len(_INPUT.findall(self.source))
+
+    @cached_property
     def secrets(self) -> frozenset[str]:
         """The secrets that it reads by name."""
         return frozenset(_SECRET.findall(_STRINGS.sub("''", self.source)))
@@ -97,6 +106,14 @@ class Expression:
     def functions(self) -> frozenset[str]:
         """What it calls."""
         return frozenset(name for name in self._program.references()["functions"] if name.isidentifier())
+
+    @cached_property
+    def path(self) -> tuple[str | int, ...] | None:
+        """Of one that only says where something stands: the names and places that lead there."""
+        if _PLAIN.fullmatch(self.source) is None or not self.names:
+            return None
+        parts = _PART.findall(self.source)
+        return tuple(int(place) if place else name or single or double for name, place, single, double in parts)
 
     @cached_property
     def heavy(self) -> bool:
@@ -109,19 +126,33 @@ class Expression:
         )
 
     def evaluate(self, scope: Mapping[str, Any]) -> Any:
-        """What it gives, as JSON. Raises ExpressionError; has no limit of time."""
+        """What it gives, as JSON. Raises ExpressionError; has no limit of time.
+
+        CEL takes over whole what a variable holds, so what only says where something stands is looked up here.
+        """
+        if self.path is not None:
+            return self._checked(self._at(scope, self.path))
         context = cel.Context({name: scope[name] for name in self.names if name in scope})
         context.add_function("get", look_up)  # context.get('a.b', default)
         context.add_function("join", _joined)
         try:
             value = self._program.execute(context)
         except KeyError as error:
-            raise ExpressionError(
-                self.source, f"there is no '{error.args[0]}' there; has(…) asks, context.get('a.b', x) defaults"
-            ) from None
+            raise ExpressionError(self.source, _MISSING.format(error.args[0])) from None
         except (TypeError, ValueError, RuntimeError, OverflowError, IndexError, ZeroDivisionError) as error:
             raise ExpressionError(self.source, (str(error).splitlines() or [repr(error)])[0]) from None
         return self._checked(value)
+
+    def _at(self, value: Any, path: tuple[str | int, ...]) -> Any:
+        for part in path:
+            if isinstance(value, Mapping if isinstance(part, str) else list):
+                try:
+                    value = cast("Any", value)[part]
+                    continue
+                except (KeyError, IndexError):
+                    pass
+            raise ExpressionError(self.source, _MISSING.format(part))
+        return value
 
     def _checked(self, value: Any) -> Any:
         try:

@@ -150,7 +150,8 @@ def steps_anew(found: KeptRun, from_step: str | None) -> set[str]:
         if whole:
             within = [prefix + inner.id for block in step.blocks for inner in block]
             todo += [(inner, True) for inner in within if inner in found.steps]
-            todo += [(inner, True) for inner in found.steps if inner.startswith(path + "[")]
+            if step.kind == "for_each":
+                todo += [(inner, True) for inner in found.steps if inner.startswith(path + "[")]
     return set(anew)
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import anyio.to_thread
 
@@ -12,6 +11,9 @@ from .bounded import Evaluator
 from .expressions import Expression, Template
 from .model import RESERVED
 from .state import PENDING, Done
+
+LARGE = 20_000
+"""Bytes, about: expressions over more are evaluated in a process of their own."""
 
 
 class Frame:
@@ -57,16 +59,14 @@ class Scope:
         if not expressions:
             return template.written
         seen = frame.steps() if any(name in one.names for one in expressions for name in ("steps", "context")) else {}
-        evaluate = partial(self._evaluate, frame, seen, secrets)
-        if any(expression.heavy for expression in expressions):
-            return await anyio.to_thread.run_sync(template.resolve, evaluate)
-        return template.resolve(evaluate)
+        scopes = {expression: self._variables(expression, frame, seen, secrets) for expression in expressions}
+        slow = {one for one, scope in scopes.items() if one.path is None and (one.heavy or _is_large(scope))}
 
-    def _evaluate(
-        self, frame: Frame, seen: Mapping[str, Done], secrets: Mapping[str, str], expression: Expression
-    ) -> Any:
-        scope = self._variables(expression, frame, seen, secrets)
-        return self._evaluator.evaluate(expression, scope) if expression.heavy else expression.evaluate(scope)
+        def evaluate(expression: Expression) -> Any:
+            scope = scopes[expression]
+            return self._evaluator.evaluate(expression, scope) if expression in slow else expression.evaluate(scope)
+
+        return await anyio.to_thread.run_sync(template.resolve, evaluate) if slow else template.resolve(evaluate)
 
     def _variables(
         self, expression: Expression, frame: Frame, seen: Mapping[str, Done], secrets: Mapping[str, str]
@@ -75,7 +75,10 @@ class Scope:
         whole = "context" in names or ("steps" in names and not expression.steps)
         scope: dict[str, Any] = {name: value for name, value in self._inputs.items() if name not in RESERVED}
         scope |= frame.items
-        scope |= {"inputs": self._inputs, "outputs": self._outputs, "run": self._run}
+        inputs = self._inputs
+        if not whole and expression.reads_inputs_by_name:
+            inputs = {name: inputs[name] for name in expression.inputs if name in inputs}
+        scope |= {"inputs": inputs, "outputs": self._outputs, "run": self._run}
         if "steps" in names or whole:
             wanted: Iterable[str] = {*self._step_ids, *seen} if whole else expression.steps
             scope["steps"] = {name: seen.get(name, PENDING).seen() for name in wanted}
@@ -84,3 +87,16 @@ class Scope:
         if "context" in names:
             scope["context"] = {**scope, **self._run}
         return {name: scope[name] for name in names if name in scope}
+
+
+def _is_large(value: Any) -> bool:
+    """Whether CEL would take long to take it over: it takes about 1 us a byte, and holds the interpreter meanwhile."""
+    left, todo = LARGE, [value]
+    while todo and left > 0:
+        one = todo.pop()
+        left -= len(one) if isinstance(one, str) else 8
+        if isinstance(one, Mapping):
+            todo += cast("Mapping[str, Any]", one).values()
+        elif isinstance(one, list):
+            todo += cast("list[Any]", one)
+    return left <= 0

@@ -316,6 +316,19 @@ async def test_a_tool_that_gave_up_by_itself_says_why(quick: Runs, log: Log) -> 
     assert (error.type, error.message) == ("TimeoutError", "the database did not answer")
 
 
+async def test_what_is_large_is_read_as_anything_else_is(quick: Runs) -> None:
+    text = """
+name: w
+inputs: {many: list, few: list}
+steps:
+  - {id: a, set: "{{ inputs.many[29999].n }}"}
+  - {id: b, set: "{{ size(inputs.many) + size(inputs.few) }} of {{ inputs['few'][0] }}"}
+outputs: {b: "{{ steps.b.result }}", last: "{{ steps.a.result + 1 }}"}
+"""
+    result = await quick(text, {"many": [{"n": n} for n in range(30_000)], "few": [1]})
+    assert result.outputs == {"b": "30001 of 1", "last": 30_000}
+
+
 async def test_the_error_of_a_run_names_a_few_of_many_failed_steps(quick: Runs) -> None:
     text = "name: w\nsteps: [{id: l, for_each: '{{ inputs.n }}', on_error: continue, steps: [{id: f, fail: no}]}]"
     result = await quick("inputs: {n: list}\n" + text, {"n": [0] * 30})

@@ -52,7 +52,7 @@ def test_an_expression_gives_json(source: str, value: Any) -> None:
     ("source", "fact"),
     [
         ("a.zz.b", "there is no 'zz' there"),
-        ("a.b[7]", "out of bounds"),
+        ("a.b[7]", "there is no '7' there"),
         ("1 / 0", "division by zero"),
         ("a +", "Syntax error"),
         ("", "it is empty"),
@@ -68,6 +68,38 @@ def test_what_gives_nothing_is_told_with_the_reason(source: str, fact: str) -> N
         given(source, a={"b": []})
     assert fact in str(refused.value)
     assert "{{ " in str(refused.value)
+
+
+SCOPE = {
+    "a": {"b": [{"c": 1}, {"c": None}], "d e": "x", "0": "zero", "in": 1.0},
+    "l": [[1, 2], [], "text"],
+    "n": None,
+    "t": "text",
+}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        *("a", "n", "l", "a.b", "a.b[0].c", "a.b[1].c", "a['d e']", 'a["0"]', "l[0][1]", "l[2]", "a['b'][0]['c']"),
+        *("a.x", "a.b[2]", "a.b.c", "n.a", "t.a", "t[0]", "l[0].a", "a[0]", "l['a']", "a.b[1].c.d"),
+    ],
+)
+def test_what_only_says_where_something_stands_is_found_as_cel_finds_it(source: str) -> None:
+    by_cel = Expression(f"[{source}][0]")
+    assert (Expression(source).path is None, by_cel.path) == (False, None)
+    try:
+        value = by_cel.evaluate(SCOPE)
+    except ExpressionError:
+        with pytest.raises(ExpressionError):
+            Expression(source).evaluate(SCOPE)
+    else:
+        assert Expression(source).evaluate(SCOPE) == value
+
+
+@pytest.mark.parametrize("source", ["true", "null", "a.b.size()", "-1", "a[-1]", "a[b]", "a . b", "has(a.b)"])
+def test_other_expressions_are_left_to_cel(source: str) -> None:
+    assert Expression(source).path is None
 
 
 MOST_S = 2.0 if full_counts() else 0.5
