@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import anyio
 from anyio.abc import TaskGroup
 
 from ..agents.executors import MODEL, PROGRAMS
@@ -49,7 +48,6 @@ class Means:
     """Cancels what that runs."""
     definition: WorkflowDefinition | None = None
     servers: Servers | None = None
-    limiter: anyio.CapacityLimiter | None = None
 
     def of(self, definition: WorkflowDefinition, child: Child, end_child: Child) -> Means:
         """For one run."""

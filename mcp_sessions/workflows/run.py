@@ -142,7 +142,7 @@ class Run:
         self.inputs = inputs
         self.caller = f"workflow:{definition.name}"
         self.busy = 0
-        self.threads = means.limiter or anyio.CapacityLimiter(40)
+        self.threads = anyio.CapacityLimiter(40)
         self.slots = anyio.CapacityLimiter(definition.spec.max_parallel)
         self.outputs: dict[str, Any] = {}
         self.fence = fence

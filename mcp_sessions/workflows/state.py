@@ -90,6 +90,8 @@ class StepState(Frozen):
     """What it waits for, or why it was skipped."""
     until: datetime | None = None
     """When it stops to wait, or to sleep."""
+    gave: bool = False
+    """What stands under the key of its result is its own; else something else wrote that."""
     blocked: bool = False
     """It was skipped because of a failure."""
 
@@ -120,8 +122,10 @@ class Done:
 
     def keys(self, path: str) -> dict[str, Any]:
         """What of it stands in the session, by key."""
-        state = {STATE + path: self.state.stored()}
-        return state if self.result is None else {**state, RESULT + path: self.result}
+        if self.result is None:
+            return {STATE + path: self.state.stored()}
+        state = self.state.model_copy(update={"gave": True})
+        return {STATE + path: state.stored(), RESULT + path: self.result}
 
     def seen(self) -> dict[str, Any]:
         """As expressions see it: a loop's counts and items too."""
@@ -235,6 +239,6 @@ def steps_of(states: Mapping[str, Value], results: Mapping[str, Value]) -> dict[
     found: dict[str, Done] = {}
     for key, value in states.items():
         path = key.removeprefix(STATE)
-        result = results.get(RESULT + path)
-        found[path] = Done(StepState.model_validate(value.value), None if result is None else result.value)
+        state, result = StepState.model_validate(value.value), results.get(RESULT + path)
+        found[path] = Done(state, result.value if state.gave and result is not None else None)
     return found

@@ -79,6 +79,13 @@ async def test_a_session_without_a_run_gets_one_and_keeps_what_it_has(run: Runs)
     assert session.metadata.tags == ["x", "workflow", "two"]
 
 
+async def test_what_stood_under_the_key_of_a_result_is_none_of_it(run: Runs) -> None:
+    run.manager.create_session("s", data={"step.a": {"approved": True}})
+    text = "name: w\nsteps: [{id: a, tool: note}, {id: ok, approve: Well}, {id: b, set: '{{ [steps.a.result] }}'}]"
+    await run(text, None, "s")
+    assert (await run.engine.respond("s", "ok", True)).step_results["b"].result == [None]
+
+
 async def test_another_text_or_other_inputs_are_refused_in_the_session_of_a_run(quick: Runs, log: Log) -> None:
     await quick(TWO, {"n": 4}, "r1")
     with pytest.raises(WorkflowMismatchError, match="with other inputs"):
