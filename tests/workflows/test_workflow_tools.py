@@ -16,7 +16,7 @@ from mcp_sessions.errors import InvalidArgumentError
 from mcp_sessions.models import Want
 from mcp_sessions.storage import SQLiteSessionStorage
 from mcp_sessions.tools import SESSION_TOOLS, Toolbox
-from mcp_sessions.workflows import WorkflowDefinition, WorkflowEngine
+from mcp_sessions.workflows import WorkflowDefinition, WorkflowEngine, WorkflowStatus
 from mcp_sessions.workflows.tools import Offer, workflow_tools
 from tests.agents.fakes import RESULT, Fake
 from tests.processes import until
@@ -249,6 +249,22 @@ def test_a_client_that_gives_up_leaves_a_run_that_can_go_on(store: Path, folder:
         told = server.structured("workflow_status", session_id="r1")
     assert told["status"] == "running"
     assert told["note"] == "No process goes on with it. workflow_run with this session_id does."
+
+
+def test_a_hundred_workflows_hold_up_nobody_and_go_on_after_a_restart(folder: Path, store: Path, desk: Desk) -> None:
+    long = "name: long\nsteps: [{id: a, set: 1}, {id: b, sleep: 1h}]"
+    (folder / "long.yaml").write_text(long, encoding="utf-8")
+    engine = WorkflowEngine(desk.manager)
+    with Pipe(store, *TOOLSETS) as server:
+        server.shake_hands()
+        running = [server.begin("workflow_run", workflow="long", session_id=f"r{number}") for number in range(100)]
+        until(lambda: len(desk.records(None, tool="workflow.sleep", status="running")) == 100)
+        assert server.structured("session_get", session_id="r0", key="step.a")["value"] == 1
+        assert not server.has_answered(running)
+        server.close_stdin()
+        assert server.end() == 0
+    assert {(run.status, run.at_work) for run in engine.list_runs()} == {(WorkflowStatus.RUNNING, False)}
+    assert len(engine.list_runs()) == 100
 
 
 def test_the_tools_are_told_in_few_words() -> None:
