@@ -26,6 +26,7 @@ def pytest_configure() -> None:
     for one in ENDING:
         if signal.getsignal(one) is signal.SIG_IGN:
             signal.signal(one, lambda *_: None)  # as good here, and a program begins without it
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each of the hundreds of programs would be compiled anew
 
 
 @pytest.hookimpl(wrapper=True)
