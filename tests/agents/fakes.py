@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -75,7 +72,7 @@ class Fake:
         self.path = folder / name
         self.path.write_text(
             f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n"
-            "from tests.agents.fakes import act\nact(__file__)\n",
+            "from tests.agents.acting import act\nact(__file__)\n",
             encoding="utf-8",
         )
         self.path.chmod(0o755)
@@ -100,42 +97,3 @@ class Fake:
         file = self.path.with_suffix(".pids")
         until(lambda: file.exists() and file.read_text(encoding="utf-8").endswith("\n"))
         return [int(pid) for pid in file.read_text(encoding="utf-8").split()]
-
-
-def act(file: str) -> None:
-    """As a program: do what the plan beside it says."""
-    program = Path(file)
-    plan = json.loads(program.with_suffix(".plan").read_text(encoding="utf-8"))
-    if not plan.get("deaf"):
-        said = sys.stdin.read()
-        seen = {"argv": sys.argv[1:], "stdin": said, "env": dict(os.environ), "cwd": str(Path.cwd())}
-        whole = program.with_suffix(f".{os.getpid()}")
-        whole.write_text(json.dumps(seen), encoding="utf-8")
-        whole.replace(program.with_suffix(".seen"))
-    if plan.get("children"):
-        _start_children(program)
-    if plan.get("held"):
-        until(program.with_suffix(".released").exists)
-    stdout = _next(program, plan["answers"]) if "answers" in plan else plan.get("stdout", "")
-    sys.stdout.write(stdout * plan.get("times", 1))
-    sys.stderr.write(plan.get("stderr", ""))
-    sys.stdout.flush()
-    if plan.get("hangs"):
-        time.sleep(3600)
-    sys.exit(plan.get("code", 0))
-
-
-def _next(program: Path, answers: list[str]) -> str:
-    """One after the other."""
-    given = program.with_suffix(".given")
-    count = int(given.read_text(encoding="utf-8")) if given.exists() else 0
-    given.write_text(str(count + 1), encoding="utf-8")
-    return answers[count]
-
-
-def _start_children(program: Path) -> None:
-    """One child, and one that leads a session of its own; both hold our stdout open."""
-    sleeping = [sys.executable, "-c", "import time; time.sleep(3600)"]
-    children = [subprocess.Popen(sleeping), subprocess.Popen(sleeping, start_new_session=True)]
-    pids = [os.getpid(), *(child.pid for child in children)]
-    program.with_suffix(".pids").write_text(" ".join(map(str, pids)) + "\n", encoding="utf-8")
