@@ -96,7 +96,7 @@ def _many_against_one(ground: Ground, acts: Callable[[int], Iterator[Act]]) -> t
     raw: list[float] = []
     many: list[float] = []
     with ThreadPoolExecutor(CALLERS) as threads:
-        for _ in range(5):
+        for _ in range(ground.scale.turns):
             raw.append(rate(repeat(ground.raw, each * 4)))
             work = [list(acts(each)) for _ in range(CALLERS)]
             together = threading.Barrier(CALLERS + 1)

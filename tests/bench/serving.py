@@ -22,7 +22,7 @@ from mcp.client.stdio import StdioServerParameters
 
 from tests.processes import ROOT
 
-from .measure import Figures, Row, micros, p50, ratio_in_turn, resident_mb
+from .measure import Act, Figures, Row, micros, p50, ratio_in_turn, resident_mb
 from .stores import CONTENT, Ground, Measure, manager_on
 
 CALL = Row("stdio call", "MCP", "session_add_message, p50 / a bare tool that writes and syncs", "<=", 1.3, "x")
@@ -38,12 +38,14 @@ GROWTH = Row("memory after 100,000 calls", "MCP", "growth of the server since th
 HTTP_GROWTH = Row("memory after 5,000 calls, HTTP", "MCP", "the same over streamable HTTP", "<=", 5, "MB")
 SSE_GROWTH = Row("memory after 5,000 calls, SSE", "MCP", "the same over SSE", "<=", 5, "MB")
 MEMORY = Row("memory at 100,000", "MCP", "of the server, at 100,000 messages / at 10", "<=", 1.2, "x")
-SPAWN = Row("server start", "MCP", "spawn to first reply / a bare SDK server", "<=", 1.1, "x")
+SPAWN = Row("server start, stdio", "MCP", "spawn to first reply / a bare SDK server", "<=", 1.1, "x")
 SPAWN_HTTP = Row("server start, HTTP", "MCP", "the same over streamable HTTP", "<=", None, "x")
 SERVE = ["-m", "mcp_sessions", "serve"]
 CALLERS = 32
 Over = Callable[[Ground, Path, AsyncExitStack], Iterator[Any]]
 """Where our server and the bare one are reached, both started."""
+Spawn = Callable[[Ground, Path], tuple[Act, Act]]
+"""How our server and the bare one are started, and say hello."""
 _SERVE_HTTP = [*SERVE, "--transport", "http", "--port", "0"]
 LS = Row("ls --json", "CLI", "mcp-sessions ls --json / python -c pass", "<=", 25, "x")
 
@@ -89,7 +91,7 @@ async def _calls(one: Row, to_echo: Row, many: Row, over: Over, ground: Ground) 
                 if number >= 0:
                     samples[place].append(time.perf_counter() - start)
         rates: list[list[float]] = [[] for _ in acts]
-        for _ in range(5):
+        for _ in range(ground.scale.turns):
             for place, act in enumerate(acts):
                 rates[place].append(await _rate(act, max(rounds // 100, 1)))
     echo, write, add = samples
@@ -245,11 +247,16 @@ def _children() -> set[int]:
     return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="utf-8").split()}
 
 
-def starts(ground: Ground) -> Figures:
+def starts(row: Row, how: Spawn, ground: Ground) -> Figures:
     """Processes that say hello: from spawning to the first reply, each ended after it."""
     store = ground.path()
     manager_on(store).close()
+    ours, bare = how(ground, store)
+    figure, detail = ratio_in_turn(ours, bare, ground.scale.starts)
+    return Figures({row.name: figure}, detail)
 
+
+def _spawn(ground: Ground, store: Path) -> tuple[Act, Act]:
     def spawn(arguments: list[str]) -> None:
         with subprocess.Popen(
             [sys.executable, *arguments],
@@ -266,19 +273,18 @@ def starts(ground: Ground) -> Figures:
             assert "result" in reply, reply
             process.kill()
 
-    def spawn_http(arguments: list[str]) -> None:
+    return functools.partial(spawn, SERVE), functools.partial(spawn, _bare(ground))
+
+
+def _spawn_http(ground: Ground, store: Path) -> tuple[Act, Act]:
+    def spawn(arguments: list[str]) -> None:
         with ExitStack() as stack:
             url = _told(stack, ground, store, arguments)
             headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
             with urlopen(Request(url, _HELLO, headers)) as reply:
                 assert b'"result"' in reply.read()
 
-    bare = _bare(ground)
-    over_stdio, detail = ratio_in_turn(lambda: spawn(SERVE), lambda: spawn(bare), ground.scale.starts)
-    over_http, more = ratio_in_turn(
-        lambda: spawn_http(_SERVE_HTTP), lambda: spawn_http([*bare, "http"]), ground.scale.starts
-    )
-    return Figures({SPAWN.name: over_stdio, SPAWN_HTTP.name: over_http}, {"stdio": detail, "http": more})
+    return functools.partial(spawn, _SERVE_HTTP), functools.partial(spawn, [*_bare(ground), "http"])
 
 
 def _line(method: str, id: int | None = None, **params: Any) -> bytes:
@@ -323,6 +329,7 @@ MEASURES: list[tuple[Measure, list[Row]]] = [
     (functools.partial(growth_over, HTTP_GROWTH, _over_http), [HTTP_GROWTH]),
     (functools.partial(growth_over, SSE_GROWTH, _over_sse), [SSE_GROWTH]),
     (memory, [MEMORY]),
-    (starts, [SPAWN, SPAWN_HTTP]),
+    (functools.partial(starts, SPAWN, _spawn), [SPAWN]),
+    (functools.partial(starts, SPAWN_HTTP, _spawn_http), [SPAWN_HTTP]),
     (listing, [LS]),
 ]

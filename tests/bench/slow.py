@@ -23,8 +23,6 @@ SLOW = Row("session_get beside 100 slow calls", "MCP", "p50 over stdio / with no
 CALLS = 100
 LOOKS_S = 0.1
 """How often a slow call wakes up, as one does that waits for a program's output."""
-ROUNDS = 5
-"""Times that idle and busy follow each other, for the machine has its moods."""
 
 
 def slow(ground: Ground) -> Figures:
@@ -41,13 +39,14 @@ async def _slow(ground: Ground) -> Figures:
     busy: list[float] = []
     async with Client(server) as client:
         await client.list_tools()
-        for _ in range(ROUNDS):
-            await _get(client, ground.scale.rounds // ROUNDS, idle)
+        turns = ground.scale.turns
+        for _ in range(turns):
+            await _get(client, ground.scale.rounds // turns, idle)
             async with anyio.create_task_group() as group:
                 for _ in range(CALLS):
                     group.start_soon(client.call_tool, "wait", {"session_id": "s"})
                 await _running(client, CALLS)
-                await _get(client, ground.scale.rounds // ROUNDS, busy)
+                await _get(client, ground.scale.rounds // turns, busy)
                 group.cancel_scope.cancel()
             await _running(client, 0)
     return Figures({SLOW.name: p50(busy) / p50(idle)}, {"busy_us": micros(busy), "idle_us": micros(idle)})

@@ -43,6 +43,8 @@ class Scale:
     rounds: int = 1500
     """Of the fast acts."""
     slow_rounds: int = 200
+    turns: int = 5
+    """Times that what is compared follows each other, for the machine has its moods."""
     calls: int = 100_000
     """In one server."""
     starts: int = 7
@@ -64,6 +66,7 @@ QUICK = Scale(
     runs=1,
     rounds=20,
     slow_rounds=10,
+    turns=2,
     calls=128,
     starts=1,
     seconds=0.1,
