@@ -28,7 +28,7 @@ from tests.storage.looking import made
 from tests.storage.programs import append, hold_gate, hold_lock
 from tests.tools.desk import Desk
 
-ROUNDS = 4
+ROUNDS = 4 if full_counts() else 2
 WRITERS = 3
 
 
