@@ -34,6 +34,14 @@ from .conftest import ROOT
 DEMO = [sys.executable, "-m", "mcp_sessions", "demo"]
 PIPES: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
 LOOKED_AT = Path(sysconfig.get_path("stdlib"))
+DEMO_OF_A_FOLDER = """
+import sys
+from pathlib import Path
+from mcp_sessions.cli import main
+from mcp_sessions.cli.demo import story
+story.library_folder = lambda folder=Path(sys.argv.pop(1)): folder
+main()
+"""
 DELETE_A_KEY = "DELETE FROM keys WHERE key = (SELECT min(key) FROM keys)"
 DELETE_A_MESSAGE = "DELETE FROM messages WHERE seq = 3"
 DELETE_A_RECORD = "DELETE FROM records WHERE id = (SELECT min(id) FROM records WHERE tool_name = 'session_set')"
@@ -143,14 +151,24 @@ def test_the_commands_that_it_prints_look_at_its_store(shown: Shown) -> None:
 
 
 def test_a_store_that_loses_something_fails_the_demo_which_says_what(tmp_path: Path) -> None:
-    """Another process deletes a message, a key and a record while the demo runs."""
-    demo = subprocess.Popen([*DEMO, "--json", "--discard"], **PIPES, cwd=tmp_path, env=environment(tmp_path))
+    """Another process deletes a message, a key and a record while the demo, of a small library, runs."""
+    (tmp_path / "library").mkdir()
+    for number in range(100):
+        (tmp_path / "library" / f"m{number}.py").write_text(SOURCE, encoding="utf-8")
+    demo = subprocess.Popen(
+        [sys.executable, "-c", DEMO_OF_A_FOLDER, str(tmp_path / "library"), "demo", "--json", "--discard"],
+        **PIPES,
+        cwd=tmp_path,
+        env=environment(tmp_path),
+    )
     assert demo.stderr is not None
     for line in demo.stderr:
         if "measured and stored" in line:
             break
+    demo.send_signal(signal.SIGSTOP)
     (store,) = tmp_path.glob("mcp-sessions-demo-*/sessions.db")
     steal(store, DELETE_A_MESSAGE, DELETE_A_KEY, DELETE_A_RECORD)
+    demo.send_signal(signal.SIGCONT)
     account, talk = demo.communicate()
     assert demo.returncode == 1, account
     faults = " ".join(fault for check in json.loads(account)["checks"] for fault in check["faults"])

@@ -19,9 +19,10 @@ import pytest
 from mcp import Client, MCPError
 from mcp.client.sse import sse_client
 
+from mcp_sessions.errors import ConfigError
 from mcp_sessions.manager import SessionManager
 from mcp_sessions.server.adapter import build_server
-from mcp_sessions.server.http import build_app
+from mcp_sessions.server.http import build_app, listen
 from mcp_sessions.storage import SQLiteSessionStorage
 from mcp_sessions.tools import SESSION_TOOLS
 from tests.processes import LONG_S, Child, until
@@ -281,16 +282,9 @@ async def test_who_holds_the_store_does_not_hold_up_the_end(
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7"])
-@pytest.mark.parametrize("how", ["option", "setting"])
-def test_an_address_that_others_can_reach_is_refused(
-    store: Path, host: str, how: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MCP_SESSIONS_HOST", host if how == "setting" else "127.0.0.1")
-    code, _, errors = run(store, "--transport", "http", "--port", "0", *(("--host", host) if how == "option" else ()))
-    assert code == 2
-    assert f"{host}: other machines could reach it" in errors
-    assert "needs tokens" in errors
-    assert "Traceback" not in errors
+def test_an_address_that_others_can_reach_is_refused(host: str) -> None:
+    with pytest.raises(ConfigError, match=f"{re.escape(host)}: other machines could reach it.* needs tokens"):
+        listen(host, 0).close()
 
 
 @pytest.mark.parametrize(
@@ -313,8 +307,8 @@ def test_what_cannot_be_served_is_refused_with_the_reason(store: Path, arguments
     [
         ("HOST", "0.0.0.0", (), "MCP_SESSIONS_HOST 0.0.0.0: other machines"),
         ("HOST", "0.0.0.0", ("--host", "::"), "--host ::: other machines"),
-        ("PORT", "TAKEN", (), "MCP_SESSIONS_PORT TAKEN of 127.0.0.1: "),
-        ("PORT", "1", ("--port", "TAKEN"), "--port TAKEN of 127.0.0.1: "),
+        ("PORT", "TAKEN", (), r"MCP_SESSIONS_PORT TAKEN of 127\.0\.0\.1: .*Choose another one"),
+        ("PORT", "1", ("--port", "TAKEN"), r"--port TAKEN of 127\.0\.0\.1: .*Choose another one"),
     ],
 )
 def test_an_address_that_cannot_be_is_told_by_the_name_it_was_given_under(
@@ -330,7 +324,8 @@ def test_an_address_that_cannot_be_is_told_by_the_name_it_was_given_under(
     monkeypatch.setenv(f"MCP_SESSIONS_{setting}", value.replace("TAKEN", taken))
     code, _, errors = run(store, "--transport", "http", *(one.replace("TAKEN", taken) for one in arguments))
     assert code == 2
-    assert told.replace("TAKEN", taken) in errors
+    assert re.search(told.replace("TAKEN", taken), errors)
+    assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize("arguments", [("--host", "127.0.0.1"), ("--port", "1234")])
@@ -347,12 +342,6 @@ def test_tokens_are_refused_while_nobody_asks_for_them(store: Path, name: str, m
     assert code == 2
     assert "TOKENS" in errors
     assert "0123456789abcdef" not in errors
-
-
-def test_a_port_that_is_taken_is_told(shared: Port, store: Path) -> None:
-    code, _, errors = run(store, "--transport", "http", "--port", str(shared.number))
-    assert code == 2
-    assert re.search(rf"--port {shared.number} of 127\.0\.0\.1: .*Choose another one", errors)
 
 
 @pytest.mark.parametrize("name", ["sse", "streamable-http"])
