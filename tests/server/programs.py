@@ -8,6 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from mcp_sessions.cli.serve import _importing
 from mcp_sessions.server.descriptors import take_stdio
 
 if TYPE_CHECKING:
@@ -62,11 +63,12 @@ def more_tools() -> Toolbox:
 def serve_more(storage: str) -> None:
     """A server of more tools over stdio."""
     source, sink = take_stdio()
-    import anyio
+    with _importing():
+        import anyio
 
-    from mcp_sessions import SessionManager, open_storage
-    from mcp_sessions.server import stdio
-    from mcp_sessions.server.adapter import build_server
+        from mcp_sessions import SessionManager, open_storage
+        from mcp_sessions.server import stdio
+        from mcp_sessions.server.adapter import build_server
 
     with SessionManager(open_storage(storage, durability="process")) as manager:
         server = build_server(manager, more_tools(), ("core", "test"))
@@ -75,11 +77,12 @@ def serve_more(storage: str) -> None:
 
 def serve_more_over_http(storage: str) -> None:
     """A server of more tools over HTTP, and of one that is not done before the server has begun to end."""
-    import anyio
+    with _importing():
+        import anyio
 
-    from mcp_sessions import SessionManager, open_storage
-    from mcp_sessions.server import http
-    from mcp_sessions.server.adapter import build_server
+        from mcp_sessions import SessionManager, open_storage
+        from mcp_sessions.server import http
+        from mcp_sessions.server.adapter import build_server
 
     box = more_tools()
     with http.listen("127.0.0.1", 0) as bound, SessionManager(open_storage(storage, durability="process")) as manager:
@@ -102,15 +105,16 @@ def serve_patiently_over_http(storage: str) -> None:
     """A server over HTTP that gives up nobody at its end as long as a test lasts. Its store lists nothing, and reads
     nothing of the session `late`, before the end has begun and has lasted for longer than answers may take.
     """
-    import anyio
+    with _importing():
+        import anyio
 
-    from mcp_sessions import SessionManager, SQLiteSessionStorage
-    from mcp_sessions.models import Page, Query, SessionMetadata, View, Want
-    from mcp_sessions.server import http
-    from mcp_sessions.server.adapter import build_server
-    from mcp_sessions.tools import SESSION_TOOLS
-    from mcp_sessions.web.guard import GuardedConnection
-    from tests.processes import LONG_S
+        from mcp_sessions import SessionManager, SQLiteSessionStorage
+        from mcp_sessions.models import Page, Query, SessionMetadata, View, Want
+        from mcp_sessions.server import http
+        from mcp_sessions.server.adapter import build_server
+        from mcp_sessions.tools import SESSION_TOOLS
+        from mcp_sessions.web.guard import GuardedConnection
+        from tests.processes import LONG_S
 
     http.GRACE_S = http.END_S = GuardedConnection.read_s = 2 * LONG_S
 
