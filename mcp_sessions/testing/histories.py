@@ -43,7 +43,7 @@ from ..storage.memory import MemorySessionStorage
 from .making import ALL, at, called, head, joined, said
 
 FULL = os.environ.get("SESSIONS_TEST_COUNTS") == "full"
-EXAMPLES = 2_000 if FULL else 20
+EXAMPLES = 2_000 if FULL else 12
 OPERATIONS = 30
 
 SESSIONS = ("a", "b", "B")

@@ -19,8 +19,8 @@ from tests.storage.test_files_faults import MOVED
 
 BEHIND = (STALE, "told of calls of no session")
 """What a loss of power may leave of views: a link may be lost, and what it led to not."""
-EACH = {"all": 1, "nothing": 1}
-"""At one of so many moments it is cut off, else at one of five."""
+EACH = {"all": 3, "nothing": 3}
+"""At one of so many moments it is cut off, else at one of eight."""
 
 
 def adopted(sessions: Path, *amiss: str) -> Contents:
@@ -43,7 +43,7 @@ def test_an_adoption_that_is_cut_off_anywhere_is_taken_up_by_the_next_opening(wa
         whole = adopted(sessions)
     assert len(whole) == 4
     run, chance = recorder.operations, random.Random(way)
-    each = 1 if full_counts() else EACH.get(way, 5)
+    each = 1 if full_counts() else EACH.get(way, 8)
     # Between what is written to the index alone, moments differ little.
     moments = [done for done, one in enumerate(run) if full_counts() or not _of_index(one)]
     cuts = [Cut(run, done, way, f"{way} {done}") for done in moments[chance.randrange(each) :: each]]

@@ -15,7 +15,7 @@ from tests.storage import programs
 from tests.storage.looking import holds
 from tests.storage.test_files import faults, opened
 
-ROUNDS = 20 if full_counts() else 3
+ROUNDS = 20 if full_counts() else 2
 
 
 @pytest.mark.parametrize("damage", ["gone", "not SQLite"])

@@ -23,7 +23,7 @@ from tests.storage.power import SECTOR, WAYS, Cut, Disk, cuts, states
 from tests.storage.recording import Recorder, Sync
 from tests.stores import DURABLE, open_store
 
-LIVES, CUTS = (10, 500) if full_counts() else (1, 60)
+LIVES, CUTS = (10, 500) if full_counts() else (1, 40)
 
 
 @pytest.fixture(autouse=True)

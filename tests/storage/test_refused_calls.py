@@ -22,7 +22,7 @@ from tests.stores import DURABLE, open_store
 
 SEED = 10
 """Of a run with every kind of act."""
-EACH = 1 if full_counts() else 16
+EACH = 1 if full_counts() else 24
 """Of so many calls one is let fail."""
 PAGES = 8
 """Of so many writes below SQLite, which are pages of one commit, one counts."""
