@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 import graphlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from ..errors import ExpressionError, InvalidArgumentError
 from .expressions import FUNCTIONS, Expression, Template
-from .model import RESERVED, Spec, Step, seconds
+from .model import RESERVED, Kind, Spec, Step, seconds, whole
 from .operations import OPERATIONS, check_operation
 from .reading import line_of
 
@@ -47,8 +47,9 @@ def blocks(step: Step, path: Path) -> Iterator[tuple[Path, Sequence[Step]]]:
 class Checks:
     """Looks through a whole definition; `faults` are (line, fact)."""
 
-    def __init__(self, spec: Spec, raw: Any) -> None:
+    def __init__(self, spec: Spec, raw: Any, *, is_legacy: bool = False) -> None:
         self.spec = spec
+        self._is_legacy = is_legacy
         self.faults: list[tuple[int, str]] = []
         self.edges: dict[str, frozenset[str]] = {}
         self.handlers: dict[str, frozenset[str]] = {}
@@ -157,22 +158,28 @@ class Checks:
             secret = place == "with" and step.server is not None
             self._template((*here, place), f"step '{step.id}'", written, items, step, secrets=secret)
         if step.condition is not None:
-            text = step.condition
-            whole = text if isinstance(text, bool) or "{{" in text else f"{{{{ {text} }}}}"
-            self._template((*here, "if"), f"step '{step.id}': if", whole, items, step)
+            self._template((*here, "if"), f"step '{step.id}': if", whole(step.condition), items, step)
         if step.kind == "for_each":
-            taken = step.item in RESERVED or step.item in items or step.item in self.spec.inputs
-            if taken:
-                self._fault((*here, "as"), f"step '{step.id}': '{step.item}' is taken; give `as` another name")
-            items = {**items, step.item: step.id, f"{step.item}_index": step.id}
+            names = (step.item, f"{step.item}_index")
+            for name in names:
+                if name in RESERVED or name in items or name in self.spec.inputs:
+                    self._fault((*here, "as"), f"step '{step.id}': '{name}' is taken; give `as` another name")
+            items = {**items, **dict.fromkeys(names, step.id)}
         for case_index, case in enumerate(step.switch.cases if step.switch is not None else ()):
-            text = case.condition
-            whole = text if isinstance(text, bool) or "{{" in text else f"{{{{ {text} }}}}"
-            self._template((*here, "switch", "cases", case_index, "if"), f"step '{step.id}'", whole, items, step)
+            place = (*here, "switch", "cases", case_index, "if")
+            self._template(place, f"step '{step.id}'", whole(case.condition), items, step)
         for inner, block in blocks(step, here):
             self._block(block, inner, items, at_once=step.kind == "parallel")
 
     def _kind(self, step: Step, here: Path) -> None:
+        agent = step.agent
+        who = () if agent is None else (("executor", agent.executor), ("model", agent.model))
+        for name, text in (("tool", step.tool), ("operation", step.operation), ("workflow", step.workflow), *who):
+            if text is not None and "{{" in text:
+                place = ("agent", name) if name in ("executor", "model") else (name,)
+                self._fault(
+                    (*here, *place), f"step '{step.id}': {name} takes no expression: what runs is never computed"
+                )
         if step.operation is not None:
             self._operation(step, here)
         if step.server is not None and step.server not in self.spec.servers and self.spec.servers_file is None:
@@ -257,12 +264,14 @@ class Checks:
     def _read(self, step: Step) -> frozenset[str]:
         """The steps whose results it reads by name."""
         texts = [text for _, written in _written(step) for _, text in _texts(written, ())]
-        texts += [str(step.condition)] if step.condition is not None else []
-        texts += [str(case.condition) for case in (step.switch.cases if step.switch is not None else ())]
+        conditions = [
+            step.condition,
+            *(case.condition for case in (step.switch.cases if step.switch is not None else ())),
+        ]
         found: set[str] = set()
-        for text in texts:
+        for text in (*texts, *(whole(one) for one in conditions if one is not None)):
             try:
-                template = Template.of(text if "{{" in text else f"{{{{ {text} }}}}")
+                template = Template.of(text)
             except ExpressionError:
                 continue
             for expression in template.expressions():
@@ -270,7 +279,14 @@ class Checks:
         return frozenset(found)
 
     def _outputs(self) -> None:
+        of_steps = {name for step in self.spec.walk() for name in step.outputs}
         for name, output in self.spec.outputs.items():
+            if "value" not in output.model_fields_set and name not in of_steps and not self._is_legacy:
+                fact = f"output '{name}' has no value: `value` gives it one, or an output of that name of a step"
+                self._fault(("outputs", name), fact)
+            if output.type not in get_args(Kind) and not self._is_legacy:
+                hint = suggestion(output.type, get_args(Kind)) or f"There are {', '.join(get_args(Kind))}."
+                self._fault(("outputs", name), f"output '{name}': there is no type '{output.type}'. {hint}")
             self._template(("outputs", name), f"output '{name}'", output.value, {}, None)
 
 
@@ -284,7 +300,7 @@ def _written(step: Step) -> list[tuple[str, Any]]:
         ("for_each", step.for_each),
         ("sleep", step.sleep),
         ("fail", step.fail),
-        ("agent", agent.cwd if agent is not None else None),
+        ("agent", [agent.cwd, agent.instructions] if agent is not None else None),
         ("approve", approve.message if approve is not None else None),
     ]
 

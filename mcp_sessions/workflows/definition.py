@@ -59,7 +59,7 @@ class WorkflowDefinition:
         self.spec = self._parsed()
         self.steps = {step.id: step for step in self.spec.walk()}
         """Each step by its id, wherever it stands."""
-        checks = Checks(self.spec, self._raw)
+        checks = Checks(self.spec, self._raw, is_legacy=self.is_legacy)
         self.edges = checks.edges
         """id -> the ids in its own list that are done before it."""
         self.handlers = checks.handlers
@@ -200,7 +200,7 @@ class WorkflowDefinition:
         if error["type"] == "missing":
             return line, f"{where}'{path[-1]}' is missing"
         told = f"'{path[-1]}' " if path and isinstance(path[-1], str) and error["type"] != "value_error" else ""
-        if error["type"] == "value_error" and path and isinstance(path[-1], str) and "is no duration" in fact:
+        if error["type"] == "value_error" and path and isinstance(path[-1], str) and fact.startswith("is no "):
             told = f"'{path[-1]}' "
         return line, f"{where}{told}{fact[0].lower() + fact[1:]}"
 

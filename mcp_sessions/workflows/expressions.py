@@ -219,6 +219,8 @@ class Template:
         """Raises ExpressionError for an expression that is none."""
         if isinstance(written, str):
             parts = tuple(_parts(written))
+            if sum(not isinstance(part, str) or bool(part.strip()) for part in parts) == 1:
+                parts = tuple(part for part in parts if isinstance(part, Expression)) or parts
             return cls(written, parts if any(isinstance(part, Expression) for part in parts) else ())
         if isinstance(written, Mapping):
             fields = cast("Mapping[str, Any]", written)

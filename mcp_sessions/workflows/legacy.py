@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable
 from typing import Any, cast
 
+from .model import STEP_NAMES
 from .reading import Lines, Listed
 
 Fault = Callable[[int, str], None]
-_STEP_NAMES = {"depends_on": "needs", "when": "if", "inputs": "with", "name": "description"}
 _KIND_NAMES = {"items": "for_each", "item_var": "as", "max_concurrency": "max_parallel"}
 _BARE_STEP = re.compile(r"(\{\{\s*steps\.[A-Za-z_]\w*)(\s*\}\})")
 NOT_YET = "is of no kind that there is: agent, transform, loop, parallel, conditional are the older names"
@@ -56,11 +56,9 @@ def _step(step: Lines, fault: Fault) -> None:
             fault(step.line, f"step '{step.get('id')}': type '{kind}' {NOT_YET}")
         else:
             turn(step, fault)
-    for old, new in _STEP_NAMES.items():
+    for old, new in STEP_NAMES.items():
         if old in step and new not in step:
             step.renamed(old, new)
-    if "condition" in step and "if" not in step:
-        step.renamed("condition", "if")
     if isinstance(step.get("needs"), str):
         step["needs"] = [step["needs"]]
     _retry(step.get("retry"))

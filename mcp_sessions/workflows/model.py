@@ -7,10 +7,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, cast, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
 
 from ..agents.explore import Operation
 from ..models import Text
@@ -48,15 +59,53 @@ def seconds(value: Any) -> Any:
     return total
 
 
-Duration = Annotated[
-    float, BeforeValidator(seconds), WithJsonSchema({"type": ["string", "number"], "examples": ["30s", "5m", "1h30m"]})
+def _some_time(value: float) -> float:
+    if value <= 0:
+        raise ValueError("is no time: it is more than 0 s")
+    return value
+
+
+_TIME = "|".join(
+    (
+        r"\d+(\.\d+)?",
+        r"\d+\s*[mM][sS]",
+        r"\s*".join(rf"(\d+(\.\d+)?\s*[{unit}{unit.upper()}])?" for unit in "dhms"),
+        r"[pP](\d+[dD])?([tT](\d+(\.\d+)?[hH])?(\d+(\.\d+)?[mM])?(\d+(\.\d+)?[sS])?)?",
+    )
+)
+_DURATION: dict[str, Any] = {
+    "anyOf": [
+        {"type": "number", "minimum": 0, "maximum": LONGEST_S},
+        {"type": "string", "pattern": rf"^\s*(?=\S)({_TIME})\s*$", "examples": ["30s", "5m", "1h30m"]},
+    ]
+}
+_EXPRESSION: dict[str, Any] = {"type": "string", "pattern": r"\{\{"}
+Duration = Annotated[float, BeforeValidator(seconds), WithJsonSchema(_DURATION)]
+TimeLimit = Annotated[
+    Duration,
+    AfterValidator(_some_time),
+    WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0, "maximum": LONGEST_S}, _DURATION["anyOf"][1]]}),
 ]
-StepId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w{0,63}$")]
+StepId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
 Templated = Annotated[str, StringConstraints(min_length=1, max_length=100_000)]
 
 
 class Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_by_alias=True, validate_by_name=True)
+
+
+@dataclass(frozen=True, eq=False)
+class OrShort:
+    """A short form beside the long one, for the JSON Schema."""
+
+    schema: Mapping[str, Any]
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [dict(self.schema), handler(core)]}
+
+
+Kind = Literal["string", "integer", "number", "boolean", "list", "array", "object", "any"]
+"""The types of values, as definitions call them."""
 
 
 class Retry(Model):
@@ -85,13 +134,17 @@ def _retry(value: Any) -> Any:
     return {"max_attempts": value} if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-RetryRule = Annotated[Retry, BeforeValidator(_retry)]
+RetryRule = Annotated[
+    Retry,
+    BeforeValidator(_retry),
+    OrShort({"anyOf": [{"const": "never"}, {"type": "integer", "minimum": 1, "maximum": 100}]}),
+]
 
 
 class Input(Model):
     """An input of the workflow."""
 
-    type: Literal["string", "integer", "number", "boolean", "list", "array", "object", "any"] = "any"
+    type: Kind = "any"
     required: bool = False
     default: Any = None
     description: str = ""
@@ -99,8 +152,8 @@ class Input(Model):
 
     def fault(self, value: Any) -> str | None:
         """Why it cannot be this; None where it can."""
-        if not is_of(value, self.type):
-            return f"is {_NAMES.get(cast('type[Any]', type(value)), 'something else')}, not {self.type}"
+        if fact := not_of(value, self.type):
+            return fact
         if self.enum is not None and value not in self.enum:
             return f"is not one of {', '.join(map(str, self.enum))}"
         return None
@@ -131,6 +184,13 @@ def is_of(value: Any, kind: str) -> bool:
     if isinstance(value, bool) and kind in ("integer", "number"):
         return False
     return isinstance(value, _TYPES.get(kind, (object,)))
+
+
+def not_of(value: Any, kind: str) -> str | None:
+    """What a JSON value is that is not of a type; None where it is."""
+    if is_of(value, kind):
+        return None
+    return f"is {_NAMES.get(cast('type[Any]', type(value)), 'something else')}, not {kind}"
 
 
 class Output(Model):
@@ -169,7 +229,7 @@ class Agent(Model):
     model: str | None = None
     instructions: str = ""
     """Of `ask`: what it is told before the question."""
-    output: dict[str, str] | None = None
+    output: Annotated[dict[str, Kind], Field(min_length=1)] | None = None
     """Of `ask`: the fields of a JSON object that the answer must be, and their types."""
     cwd: str | None = None
     tools: list[str] = []
@@ -216,14 +276,17 @@ class Step(Model):
     condition: Annotated[Templated | bool | None, Field(alias="if")] = None
     given: Annotated[dict[str, Any], Field(alias="with")] = {}
     retry: RetryRule | None = None
-    timeout: Duration | None = None
+    timeout: TimeLimit | None = None
     on_error: str | None = None
     """stop, continue, or the id of a step that is run then."""
     outputs: dict[str, str] = {}
     """Outputs of the workflow, `ID.NAME`: each the path of a member of the result, or `result`."""
 
     tool: Annotated[str, Field(min_length=1)] | None = None
-    agent: Annotated[Agent, BeforeValidator(_agent)] | None = None
+    agent: (
+        Annotated[Agent, BeforeValidator(_agent), OrShort({"enum": ["ask", "explore", "decompose", "summarize"]})]
+        | None
+    ) = None
     set: Any = None
     operation: str | None = None
     config: dict[str, Any] = {}
@@ -233,8 +296,8 @@ class Step(Model):
     steps: list[Step] = []
     parallel: list[Step] | None = None
     switch: Switch | None = None
-    approve: Annotated[Approve, BeforeValidator(_approve)] | None = None
-    sleep: Annotated[str | float | int, WithJsonSchema({"type": ["string", "number"]})] | None = None
+    approve: Annotated[Approve, BeforeValidator(_approve), OrShort({"type": "string", "minLength": 1})] | None = None
+    sleep: Annotated[str | float | int, WithJsonSchema({"anyOf": [*_DURATION["anyOf"], _EXPRESSION]})] | None = None
     workflow: Annotated[str, Field(min_length=1)] | None = None
     fail: Templated | None = None
 
@@ -285,6 +348,7 @@ class Step(Model):
                 "sleep": self.sleep,
                 "fail": self.fail,
                 "cwd": self.agent.cwd if self.agent is not None else None,
+                "instructions": self.agent.instructions if self.agent is not None else None,
             }
         )
 
@@ -307,15 +371,20 @@ class Step(Model):
 
 
 def condition(written: str | bool) -> Template:
-    """The template of a condition; a text without `{{` is one expression."""
-    return Template.of(written if isinstance(written, bool) or "{{" in written else f"{{{{ {written} }}}}")
+    """The template of a condition."""
+    return Template.of(whole(written))
+
+
+def whole(written: str | bool) -> str | bool:
+    """A condition with its braces; a text without them is one expression."""
+    return written if isinstance(written, bool) or "{{" in written else f"{{{{ {written} }}}}"
 
 
 class Defaults(Model):
     """What holds for steps that say nothing else."""
 
     retry: RetryRule | None = None
-    timeout: Duration | None = None
+    timeout: TimeLimit | None = None
     on_error: Literal["stop", "continue"] = "stop"
 
 
@@ -333,15 +402,19 @@ class Spec(Model):
     """A workflow, as its author wrote it."""
 
     name: Annotated[Text, StringConstraints(min_length=1, max_length=64)] = "unnamed"
-    version: Annotated[str, BeforeValidator(lambda value: value if isinstance(value, str) else str(value))] = "1"
+    version: Annotated[
+        str,
+        BeforeValidator(lambda value: value if isinstance(value, str) else str(value)),
+        OrShort({"type": "number"}),
+    ] = "1"
     description: str = ""
-    inputs: dict[StepId, Annotated[Input, BeforeValidator(_input)]] = {}
-    outputs: dict[str, Annotated[Output, BeforeValidator(_output)]] = {}
+    inputs: dict[StepId, Annotated[Input, BeforeValidator(_input), OrShort({"enum": list(get_args(Kind))})]] = {}
+    outputs: dict[str, Annotated[Output, BeforeValidator(_output), OrShort({})]] = {}
     servers: dict[str, Server] = {}
     servers_file: str | None = None
     """A file with `mcpServers`, as Claude Desktop has one."""
     defaults: Defaults = Defaults()
-    timeout: Duration | None = None
+    timeout: TimeLimit | None = None
     max_parallel: Annotated[int, Field(ge=1, le=1000)] = 8
     """How many steps are at work at once."""
     metadata: dict[str, Any] = {}
@@ -360,4 +433,30 @@ def json_schema() -> dict[str, Any]:
     schema["title"] = "mcp-sessions workflow"
     step = schema["$defs"]["Step"]
     step["oneOf"] = [{"required": [kind]} for kind in KINDS]
+    properties = step["properties"]
+    properties["needs"] = {"anyOf": [properties["needs"], {"type": "string"}]}
+    properties["switch"] = {"anyOf": [properties["switch"], _SHORT_SWITCH]}
+    for old, name in STEP_NAMES.items():
+        properties[old] = {**properties[name], "deprecated": True}
+    schema["properties"]["workflow"] = {
+        "type": "object",
+        "description": "All of it, in older files.",
+        "deprecated": True,
+    }
+    schema["anyOf"] = [{"required": schema.pop("required")}, {"required": ["workflow"]}]
     return schema
+
+
+STEP_NAMES = {"depends_on": "needs", "when": "if", "condition": "if", "inputs": "with", "name": "description"}
+"""Older and other names of what a step has."""
+_STEPS = {"type": "array", "items": {"$ref": "#/$defs/Step"}}
+_SHORT_SWITCH = {
+    "type": "array",
+    "minItems": 1,
+    "items": {
+        "type": "object",
+        "properties": {"if": {"type": ["string", "boolean"]}}
+        | dict.fromkeys(("then", "steps", "else", "default"), _STEPS),
+        "additionalProperties": False,
+    },
+}

@@ -28,7 +28,7 @@ from ..manager import WAITS_FOR
 from ..models import Alter, Change, SessionStatus, Want
 from ..session import derived_id
 from .expressions import Template
-from .model import Step
+from .model import Step, not_of
 from .scope import Frame, Scope
 from .state import (
     BEAT,
@@ -60,6 +60,7 @@ WATCH_S = 0.25
 """How often a run looks whether it was asked for something."""
 MOST_NAMED = 10
 """Failed steps, in the error of a run."""
+_NOTHING = object()
 BEAT_S = 10.0
 """How often a run that goes on says so."""
 
@@ -263,22 +264,32 @@ class Run:
     async def _outputs(self) -> tuple[dict[str, Any], str | None]:
         """The outputs of the run as far as they can be made, and what is wrong with the first that cannot."""
         outputs: dict[str, Any] = {}
-        fault = None
+        faults: list[str] = []
         for step in self.definition.spec.walk():
             done = self.done.get(step.id)
-            if step.outputs and done is not None and done.state.status is StepStatus.COMPLETED:
-                outputs |= {f"{step.id}.{name}": at(done.result, path) for name, path in step.outputs.items()}
+            if done is None or done.state.status is not StepStatus.COMPLETED:
+                continue
+            for name, path in step.outputs.items():
+                found = _at(done.result, path)
+                outputs[f"{step.id}.{name}"] = None if found is _NOTHING else found
+                if found is _NOTHING and not self.definition.is_legacy:
+                    faults.append(f"Output '{step.id}.{name}': the step gave nothing at '{path}'.")
         for name, output in self.definition.spec.outputs.items():
             if output.value is None:
                 found = [value for key, value in outputs.items() if key.partition(".")[2] == name]
-                if len(found) == 1:
-                    outputs[name] = found[0]
-                continue
-            try:
-                outputs[name] = await self.resolve(Template.of(output.value), self._root)
-            except ExpressionError as error:
-                fault = fault or f"Output '{name}': {error}"
-        return outputs, fault
+                if len(found) != 1:
+                    continue
+                outputs[name] = found[0]
+            else:
+                try:
+                    outputs[name] = await self.resolve(Template.of(output.value), self._root)
+                except ExpressionError as error:
+                    faults.append(f"Output '{name}': {error}")
+                    continue
+            fact = not_of(outputs[name], output.type)
+            if fact is not None and not self.definition.is_legacy:
+                faults.append(f"Output '{name}' {fact}.")
+        return outputs, next(iter(faults), None)
 
     # what others ask
 
@@ -501,14 +512,16 @@ def _taken_over(session_id: str) -> WorkflowTakenOverError:
     )
 
 
-def at(value: Any, path: str) -> Any:
-    """What stands at a dotted path in a result, where `result` is all of it; None where nothing does."""
-    found = value
-    for part in path.split(".") if path != "result" else ():
+def _at(value: Any, path: str) -> Any:
+    """What stands at a dotted path in a result, where `result` is all of it; _NOTHING where nothing does."""
+    found, parts = value, path.split(".")
+    if parts[0] == "result" and not (isinstance(value, dict) and "result" in value and parts[1:]):
+        del parts[0]
+    for part in parts:
         if isinstance(found, dict) and part in found:
             found = cast("dict[str, Any]", found)[part]
-        elif isinstance(found, list) and part.isdigit() and int(part) < len(cast("list[Any]", found)):
+        elif isinstance(found, list) and part.isdecimal() and int(part) < len(cast("list[Any]", found)):
             found = cast("list[Any]", found)[int(part)]
-        elif part != "result":
-            return None
-    return cast("Any", found)
+        else:
+            return _NOTHING
+    return found

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from jsonschema import Draft202012Validator
 
 from mcp_sessions.errors import WorkflowDefinitionError
 from mcp_sessions.workflows import WorkflowDefinition
-from mcp_sessions.workflows.model import KINDS, Retry, json_schema, seconds
+from mcp_sessions.workflows.model import Retry, json_schema, seconds
+from tests.processes import ROOT
 from tests.workflows.desk import faults
 
 STEPS = "steps:\n  - {id: a, set: 1}\n"
@@ -183,13 +187,126 @@ def test_steps_are_found_wherever_they_stand() -> None:
     assert [step.id for step in definition.spec.walk()] == ["l", "p", "x"]
 
 
-def test_the_schema_of_editors_knows_every_kind_and_refuses_what_is_none() -> None:
-    schema = json_schema()
-    step = schema["$defs"]["Step"]
-    assert set(KINDS) <= step["properties"].keys()
-    assert {"if", "with", "needs", "retry", "timeout", "on_error"} <= step["properties"].keys()
-    assert step["additionalProperties"] is False
-    assert schema["properties"]["steps"]["items"] == {"$ref": "#/$defs/Step"}
+FILES = {
+    **{
+        f"{name}-{number}": text
+        for name in ("workflows", "operations", "migration")
+        for number, text in enumerate(
+            re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8"), re.DOTALL)
+        )
+        if "steps:" in text
+    },
+    **{file.name: file.read_text(encoding="utf-8") for file in (ROOT / "examples").glob("*.yaml")},
+}
+
+
+@pytest.fixture(scope="module")
+def schema() -> Draft202012Validator:
+    return Draft202012Validator(json_schema())
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_schema_of_editors_takes_what_runs(schema: Draft202012Validator, name: str) -> None:
+    assert [error.message for error in schema.iter_errors(yaml.safe_load(FILES[name]))] == []
+
+
+SHORT = [
+    "{id: a, set: 1, retry: 3}",
+    "{id: a, set: 1, retry: never}",
+    "{id: a, agent: explore, with: {question: why}}",
+    "{id: a, approve: Go on}",
+    "{id: a, approve: {message: Go on, timeout: 1h30m}}",
+    "{id: a, switch: [{if: true, steps: [{id: b, set: 1}]}, {else: [{id: c, set: 2}]}]}",
+    "{id: a, sleep: 1.5m}",
+    "{id: a, sleep: '{{ 1 + 1 }}'}",
+    "{id: a, sleep: 3}",
+    "{id: a, set: 1, timeout: '5'}",
+    "{id: a, set: 1, timeout: PT1H30M}",
+    "{id: a, set: 1, timeout: 250 ms}",
+    "{id: a, set: 1, depends_on: [], when: 'true'}",
+    "{id: a, tool: session_get, inputs: {session_id: x}}",
+]
+REFUSED = [
+    "{id: a, set: 1, timeout: nonsense}",
+    "{id: a, set: 1, timeout: 0}",
+    "{id: a, set: 1, timeout: -1}",
+    "{id: a, sleep: nonsense}",
+    "{id: a, set: 1, retry: always}",
+    "{id: a, set: 1, retry: 0}",
+    "{id: größe, set: 1}",
+    "{id: a}",
+    "{id: a, set: 1, fail: x}",
+    "{id: a, set: 1, retires: 3}",
+    "{id: a, agent: ask-me}",
+    "{id: a, agent: {output: {t: strin}}, with: {prompt: x}}",
+    "{id: a, switch: []}",
+    "{id: a, for_each: [], steps: [{id: b}]}",
+]
+
+
+@pytest.mark.parametrize("step", SHORT)
+def test_the_schema_of_editors_takes_short_forms(schema: Draft202012Validator, step: str) -> None:
+    text = f"name: w\nversion: 1.5\ninputs: {{n: integer}}\noutputs: {{o: '{{{{ inputs.n }}}}'}}\nsteps: [{step}]"
+    WorkflowDefinition.from_yaml(text)
+    assert [error.message for error in schema.iter_errors(yaml.safe_load(text))] == []
+
+
+@pytest.mark.parametrize("step", REFUSED)
+def test_the_schema_of_editors_refuses_what_is_refused(schema: Draft202012Validator, step: str) -> None:
+    text = f"name: w\nsteps: [{step}]"
+    with pytest.raises(WorkflowDefinitionError):
+        WorkflowDefinition.from_yaml(text)
+    assert not schema.is_valid(yaml.safe_load(text))
+
+
+@pytest.mark.parametrize(
+    ("step", "fact"),
+    [
+        ("{id: a, set: 1, timeout: 0}", "step 'a': 'timeout' is no time: it is more than 0 s."),
+        ("{id: a, tool: 'session_{{ 1 }}'}", "step 'a': tool takes no expression: what runs is never computed."),
+        ("{id: a, workflow: '{{ 1 }}'}", "step 'a': workflow takes no expression"),
+        ("{id: a, agent: {model: '{{ 1 }}'}, with: {prompt: x}}", "step 'a': model takes no expression"),
+        ("{id: a, agent: {instructions: '{{ inputs.who }}'}, with: {prompt: x}}", "there is no input 'who'"),
+        ("{id: a, agent: {instructions: '{{ secrets.who }}'}, with: {prompt: x}}", "elsewhere they would be kept"),
+        ("{id: a, for_each: [], as: one, steps: [{id: b, set: 1}]}", "'one_index' is taken"),
+    ],
+)
+def test_what_is_told_of_a_step(step: str, fact: str) -> None:
+    (fault,) = faults(f"name: w\ninputs: {{one_index: integer}}\nsteps:\n  - {step}")
+    assert fact in fault
+
+
+def test_what_is_told_of_an_output() -> None:
+    told = faults("""
+name: w
+outputs: {o: {type: bug, description: "{{ 1 }}"}, p: {type: integer}, q: {value: 1, type: strin}}
+steps: [{id: a, set: 1}]
+""")
+    assert told == [
+        "3: output 'o' has no value: `value` gives it one, or an output of that name of a step.",
+        "3: output 'o': there is no type 'bug'. There are string, integer, number, boolean, list, array, object, any.",
+        "3: output 'p' has no value: `value` gives it one, or an output of that name of a step.",
+        "3: output 'q': there is no type 'strin'. Did you mean 'string'?",
+    ]
+
+
+def test_a_lone_expression_keeps_its_type_in_a_block_too() -> None:
+    text = """
+steps:
+  - id: a
+    set: |
+      {{ 5 }}
+  - id: b
+    if: |
+      {{ true }}
+    set: |
+      n: {{ 5 }}
+"""
+    a, b = WorkflowDefinition.from_yaml(text).spec.steps
+    assert a.template.resolve(lambda one: one.evaluate({}))["set"] == 5
+    assert b.template.resolve(lambda one: one.evaluate({}))["set"] == "n: 5\n"
+    assert b.when is not None
+    assert b.when.resolve(lambda one: one.evaluate({})) is True
 
 
 def test_a_pause_grows_up_to_its_bound_and_chance_makes_it_shorter() -> None:

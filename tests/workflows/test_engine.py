@@ -323,6 +323,26 @@ async def test_a_tool_that_gave_up_by_itself_says_why(quick: Runs, log: Log) -> 
     assert (error.type, error.message) == ("TimeoutError", "the database did not answer")
 
 
+@pytest.mark.parametrize(
+    ("outputs", "of_step", "fault"),
+    [
+        ("{o: {value: '{{ steps.a.result.n }}', type: string}}", "{}", "Output 'o' is an integer, not string."),
+        ("{o: {value: '{{ steps.a.result.n }}', type: integer}}", "{}", None),
+        ("{m: {type: string}}", "{m: n}", "Output 'm' is an integer, not string."),
+        ("{m: {type: integer}}", "{m: result.n}", None),
+        ("{}", "{m: versio}", "Output 'a.m': the step gave nothing at 'versio'."),
+        ("{m: {}}", "{m: list.1.x}", None),
+    ],
+)
+async def test_an_output_is_there_and_of_its_type_or_the_run_failed(
+    quick: Runs, outputs: str, of_step: str, fault: str | None
+) -> None:
+    step = f"{{id: a, set: {{n: 1, list: [0, {{x: 2}}]}}, outputs: {of_step}}}"
+    result = await quick(f"name: w\noutputs: {outputs}\nsteps: [{step}]")
+    assert result.error == fault
+    assert (result.status is WorkflowStatus.COMPLETED) == (fault is None)
+
+
 async def test_what_is_large_is_read_as_anything_else_is(quick: Runs) -> None:
     text = """
 name: w
