@@ -211,6 +211,10 @@ class WorkflowDefinitionError(WorkflowError, ValueError):
         self.faults = tuple(faults)
 
 
+class WorkflowMissingError(WorkflowDefinitionError):
+    """There is no definition of that name."""
+
+
 class WorkflowNotFoundError(WorkflowError, LookupError):
     """The session has no run of a workflow."""
 

@@ -10,6 +10,7 @@ from ..errors import (
     SessionNotFoundError,
     SessionsError,
     WorkflowDefinitionError,
+    WorkflowMissingError,
     WorkflowNotFoundError,
 )
 from .text import one_line, without_password
@@ -31,14 +32,14 @@ class Misused(Failed):
 
 
 class Missing(Failed):
-    """A session or a key that is not there."""
+    """A session, a key or a workflow that is not there."""
 
     exit_code = 3
 
 
 def ended(error: SessionsError) -> Failed:
     """The end that an error of ours makes."""
-    if isinstance(error, (SessionNotFoundError, WorkflowNotFoundError)):
+    if isinstance(error, (SessionNotFoundError, WorkflowNotFoundError, WorkflowMissingError)):
         return Missing(str(error))
     if isinstance(error, (InvalidArgumentError, ConfigError, WorkflowDefinitionError)):
         return Misused(str(error))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .exits import Failed, Misused
+from .exits import Failed, Missing, Misused
 from .store import store, store_with
 from .table import Column, print_table
 from .text import age, duration, json_text, lines, one_line, shortened, when
@@ -51,11 +51,15 @@ def workflow() -> None:
 def validate(file: Path, as_json: bool) -> None:
     """Check a workflow without running it. Exit status 2 where it cannot be run, with each line that is to blame."""
     from ..errors import WorkflowDefinitionError
-    from ..tools import SESSION_TOOLS
+    from ..workflows.definition import named
+    from ..workflows.means import Means
 
     try:
         definition = _definition(file)
-        definition.check_tools(SESSION_TOOLS)
+        Means().check(definition, with_secrets=False)
+        for step in definition.steps.values():
+            if step.workflow is not None:
+                named(step.workflow, None, definition.base)
     except WorkflowDefinitionError as error:
         if as_json:
             click.echo(json_text({"valid": False, "faults": list(error.faults)}))
@@ -201,13 +205,16 @@ def _listed(result: WorkflowExecutionResult) -> dict[str, Any]:
 def _definition(file: Path) -> WorkflowDefinition:
     from ..config import Settings
     from ..workflows import WorkflowDefinition
-    from ..workflows.engine import checked_name, named
+    from ..workflows.definition import checked_name, named
 
     if not file.is_file() and checked_name(str(file)):
         directory = Settings().workflow_dir
         if directory is not None:
             return named(str(file), directory, None)
-    return WorkflowDefinition.from_file(file)
+    try:
+        return WorkflowDefinition.from_file(file)
+    except FileNotFoundError:
+        raise Missing(f"{file}: Workflow file not found.") from None
 
 
 def _inputs(definition: WorkflowDefinition, pairs: tuple[str, ...]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, cast, get_args
 
 from ..errors import ExpressionError, InvalidArgumentError
 from .expressions import FUNCTIONS, Expression, Template
-from .model import RESERVED, Kind, Spec, Step, seconds, whole
+from .model import QUESTIONS, RESERVED, Agent, Kind, Spec, Step, seconds, whole
 from .operations import OPERATIONS, check_operation
 from .reading import line_of
 
@@ -182,6 +182,8 @@ class Checks:
                 )
         if step.operation is not None:
             self._operation(step, here)
+        if agent is not None and not self._is_legacy:
+            self._question(step, agent, here)
         if step.server is not None and step.server not in self.spec.servers and self.spec.servers_file is None:
             hint = suggestion(step.server, self.spec.servers) or "`servers:` names them."
             self._fault(
@@ -192,6 +194,14 @@ class Checks:
                 seconds(step.sleep)
             except ValueError as error:
                 self._fault((*here, "sleep"), f"step '{step.id}': sleep {error}")
+
+    def _question(self, step: Step, agent: Agent, here: Path) -> None:
+        if agent.use == "summarize" or (agent.use == "explore" and agent.operation == "analyze_structure"):
+            return
+        names = {"explore": (*QUESTIONS[agent.operation], "prompt"), "decompose": ("question", "prompt")}
+        known = names.get(agent.use, ("prompt", "question"))
+        if not any(name in step.given for name in known):
+            self._fault((*here, "agent"), f"step '{step.id}': an agent is asked something: `with` needs '{known[0]}'")
 
     def _operation(self, step: Step, here: Path) -> None:
         name = step.operation or ""

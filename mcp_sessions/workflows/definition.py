@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from .._json import check_json
-from ..errors import InvalidArgumentError, WorkflowDefinitionError
+from ..errors import InvalidArgumentError, WorkflowDefinitionError, WorkflowMissingError
 from ..models import invalid
 from ..tools import Toolbox
 from . import legacy
@@ -216,6 +216,35 @@ class WorkflowDefinition:
                 for line, fact in ordered
             ]
         )
+
+
+def named(name: str, directory: Path | None, base: Path | None) -> WorkflowDefinition:
+    """A workflow that another one names: of the directory by its name, else a file beside it.
+
+    Raises WorkflowDefinitionError.
+    """
+    if directory is not None:
+        for ending in FILE_TYPES:
+            file = directory / f"{name}{ending}"
+            if checked_name(name) and file.is_file():
+                return WorkflowDefinition.from_file(file)
+        if not directory.is_dir():
+            raise WorkflowMissingError([f"The directory of workflows, {directory}, is not there."])
+        found = sorted(file.stem for file in directory.glob("*") if file.suffix in FILE_TYPES)
+        raise WorkflowMissingError(
+            [f"There is no workflow '{name[:80]}' in {directory}: there are {', '.join(found) or 'none'}."]
+        )
+    file = (base or Path()) / name
+    if not file.is_file():
+        raise WorkflowMissingError(
+            [f"There is no workflow file {file}. A name is a path beside the one that names it."]
+        )
+    return WorkflowDefinition.from_file(file)
+
+
+def checked_name(name: str) -> bool:
+    """Whether it is the name of a file, and no path."""
+    return name not in ("", ".", "..") and not any(mark in name for mark in ("/", "\\", ":", "\0"))
 
 
 def servers_of(file: Path) -> dict[str, Server]:

@@ -36,7 +36,7 @@ from ..models import Frozen, Query, SessionStatus, Value, Want
 from ..storage import MemorySessionStorage
 from ..tools import SESSION_TOOLS, Toolbox
 from .claims import Claims, Turn
-from .definition import FILE_TYPES, WorkflowDefinition
+from .definition import WorkflowDefinition, named
 from .kept import KEYS, KeptRun, kept_run, pinned, steps_anew
 from .means import Means
 from .run import Event, Run
@@ -546,35 +546,6 @@ def as_definition(workflow: Workflow) -> WorkflowDefinition:
     if isinstance(workflow, Mapping):
         return WorkflowDefinition.from_dict(workflow)
     return WorkflowDefinition.from_file(workflow)
-
-
-def named(name: str, directory: Path | None, base: Path | None) -> WorkflowDefinition:
-    """A workflow that another one names: of the directory by its name, else a file beside it.
-
-    Raises WorkflowDefinitionError.
-    """
-    if directory is not None:
-        for ending in FILE_TYPES:
-            file = directory / f"{name}{ending}"
-            if checked_name(name) and file.is_file():
-                return WorkflowDefinition.from_file(file)
-        if not directory.is_dir():
-            raise WorkflowDefinitionError([f"The directory of workflows, {directory}, is not there."])
-        found = sorted(file.stem for file in directory.glob("*") if file.suffix in FILE_TYPES)
-        raise WorkflowDefinitionError(
-            [f"There is no workflow '{name[:80]}' in {directory}: there are {', '.join(found) or 'none'}."]
-        )
-    file = (base or Path()) / name
-    if not file.is_file():
-        raise WorkflowDefinitionError(
-            [f"There is no workflow file {file}. A name is a path beside the one that names it."]
-        )
-    return WorkflowDefinition.from_file(file)
-
-
-def checked_name(name: str) -> bool:
-    """Whether it is the name of a file, and no path."""
-    return name not in ("", ".", "..") and not any(mark in name for mark in ("/", "\\", ":", "\0"))
 
 
 def _first_keys(definition: WorkflowDefinition, inputs: Mapping[str, Any], record: RunRecord) -> dict[str, Any]:

@@ -127,6 +127,9 @@ def _transform(step: Lines, fault: Fault) -> None:
     config = step.get("config")
     if isinstance(config, Lines) and "operation" in config:
         line = config.lines.get("operation", step.line)
+        if config["operation"] == "summarize":  # which writes no file
+            for gone in ("session_dir", "output_file"):
+                config.pop(gone, None)
         step.put("operation", config.pop("operation"), line)
 
 

@@ -53,14 +53,15 @@ class Means:
         """For one run."""
         return replace(self, definition=definition, child=child, end_child=end_child, servers=None)
 
-    def check(self, definition: WorkflowDefinition) -> None:
+    def check(self, definition: WorkflowDefinition, *, with_secrets: bool = True) -> None:
         """Raise WorkflowDefinitionError for a definition that cannot be run with these."""
         definition.check_tools(self.toolbox)
         if not self.may_start_servers and (definition.spec.servers or definition.spec.servers_file):
             raise WorkflowDefinitionError(
                 [f"{definition.name}: servers are for workflows of the workflow directory alone. Put the file there."]
             )
-        for name in sorted(definition.secrets() - self.secrets.names().keys()):
+        unknown = definition.secrets() - self.secrets.names().keys()
+        for name in sorted(unknown if with_secrets else ()):
             where = "Name it in MCP_SESSIONS_WORKFLOW_SECRETS, and set it in the environment"
             raise WorkflowDefinitionError(
                 [f"{definition.name}: there is no secret '{name}' that it may have. {where}."]

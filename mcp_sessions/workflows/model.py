@@ -219,6 +219,22 @@ class Server(Model):
         return self
 
 
+QUESTIONS: Mapping[Operation, tuple[str, ...]] = {
+    "explore": ("question",),
+    "find_implementation": ("feature_or_function", "question"),
+    "analyze_structure": ("component_or_module", "question"),
+    "find_usage": ("symbol", "question"),
+    "explain_flow": ("flow_description", "question"),
+}
+"""Under which names an operation finds its question in `with`."""
+_OF_AGENTS = {
+    "operation": ("explore",),
+    "instructions": ("ask", "summarize"),
+    "output": ("ask", "summarize"),
+    "history": ("ask", "explore", "summarize"),
+}
+
+
 class Agent(Model):
     """Who is asked, and how."""
 
@@ -235,6 +251,13 @@ class Agent(Model):
     tools: list[str] = []
     history: bool = False
     """Whether it is told the conversation so far."""
+
+    @model_validator(mode="after")
+    def _known(self) -> Agent:
+        for name, uses in _OF_AGENTS.items():
+            if name in self.model_fields_set and self.use not in uses:
+                raise ValueError(f"has {name}, which an agent with `use: {self.use}` does not know")
+        return self
 
 
 def _agent(value: Any) -> Any:
@@ -315,6 +338,10 @@ class Step(Model):
             raise ValueError(f"has a timeout or a retry, which are for the steps within {kinds[0]}")
         if kinds == ["approve"] and "timeout" in self.model_fields_set:
             raise ValueError("has a timeout: that of a question stands in `approve`")
+        if kinds[0] in ("approve", "sleep") and self.retry is not None:
+            raise ValueError(f"has a retry: {kinds[0]} is not tried, it waits")
+        if kinds[0] in ("set", "approve", "sleep", "fail") and self.given:
+            raise ValueError(f"has `with`, which {kinds[0]} does not read")
         if kinds == ["for_each"] and not self.steps:
             raise ValueError("has for_each, and no steps")
         return self
@@ -401,7 +428,7 @@ def _output(value: Any) -> dict[str, Any]:
 class Spec(Model):
     """A workflow, as its author wrote it."""
 
-    name: Annotated[Text, StringConstraints(min_length=1, max_length=64)] = "unnamed"
+    name: Annotated[Text, StringConstraints(min_length=1, max_length=64, pattern=r"\S")] = "unnamed"
     version: Annotated[
         str,
         BeforeValidator(lambda value: value if isinstance(value, str) else str(value)),

@@ -24,8 +24,8 @@ from ..tools import SESSION_TOOLS, Toolbox
 from ..tools import outputs as out
 from ..tools.arguments import Arg, JsonObject, Name, SessionId
 from ..tools.fitting import FRAME, fitted, size
-from .definition import WorkflowDefinition
-from .engine import WorkflowEngine, WorkflowExecutionResult, named
+from .definition import WorkflowDefinition, named
+from .engine import WorkflowEngine, WorkflowExecutionResult
 from .means import Means
 from .run import Event
 from .secrets import Secrets

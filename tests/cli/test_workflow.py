@@ -67,9 +67,26 @@ def test_validate_tells_each_line_and_ends_with_2(run: Run, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("steps: [{id: a, workflow: none.yaml}]", "There is no workflow file"),
+        ("steps: [{id: a, agent: {executor: cluade}, with: {prompt: x}}]", "asks the executor 'cluade'"),
+        ("servers_file: none.json\nsteps: [{id: a, tool: x/y}]", "the servers file cannot be read"),
+        ("servers: {x: {command: x}}\nsteps: [{id: a, tool: x/y, with: {k: '{{ secrets.K }}'}}]", None),
+    ],
+)
+def test_validate_looks_at_what_a_run_needs_but_for_secrets(
+    run: Run, tmp_path: Path, text: str, told: str | None
+) -> None:
+    (tmp_path / "w.yaml").write_text(text, encoding="utf-8")
+    result = run("workflow", "validate", "w.yaml")
+    assert (result.exit_code, (told or "") in result.stderr) == (2 if told else 0, True), result.stderr
+
+
+@pytest.mark.parametrize(
     ("args", "code", "told"),
     [
-        (("run", "none.yaml"), 1, "none.yaml: Workflow file not found."),
+        (("run", "none.yaml"), 3, "none.yaml: Workflow file not found."),
         (("run", "greet.yaml"), 2, "Required input 'who' not provided."),
         (("run", "greet.yaml", "--input", "who"), 2, "is no NAME=VALUE"),
         (("run", "greet.yaml", "--input", "whom=x"), 2, "Unknown input 'whom' of greet: Did you mean 'who'?"),
@@ -117,7 +134,8 @@ def test_a_name_is_looked_for_in_the_directory_of_workflows(
     (tmp_path / "flows" / "one.yaml").write_text("name: one\nsteps: [{id: a, set: 1}]", encoding="utf-8")
     monkeypatch.setenv("MCP_SESSIONS_WORKFLOW_DIR", str(tmp_path / "flows"))
     assert run("workflow", "run", "one").exit_code == 0
-    assert "There is no workflow 'two'" in run("workflow", "run", "two").stderr
+    none = run("workflow", "run", "two")
+    assert (none.exit_code, "There is no workflow 'two'" in none.stderr) == (3, True)
     monkeypatch.setenv("MCP_SESSIONS_WORKFLOW_DIR", str(tmp_path / "flaws"))
     assert f"The directory of workflows, {tmp_path / 'flaws'}, is not there." in run("workflow", "run", "one").stderr
 

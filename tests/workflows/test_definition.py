@@ -268,6 +268,14 @@ def test_the_schema_of_editors_refuses_what_is_refused(schema: Draft202012Valida
         ("{id: a, agent: {model: '{{ 1 }}'}, with: {prompt: x}}", "step 'a': model takes no expression"),
         ("{id: a, agent: {instructions: '{{ inputs.who }}'}, with: {prompt: x}}", "there is no input 'who'"),
         ("{id: a, agent: {instructions: '{{ secrets.who }}'}, with: {prompt: x}}", "elsewhere they would be kept"),
+        ("{id: a, agent: {instructions: x}}", "an agent is asked something: `with` needs 'prompt'"),
+        ("{id: a, agent: {use: explore, operation: find_usage}}", "`with` needs 'symbol'"),
+        (
+            "{id: a, agent: {use: explore, output: {n: integer}}, with: {question: x}}",
+            "has output, which an agent with",
+        ),
+        ("{id: a, set: 1, with: {x: 1}}", "step 'a': has `with`, which set does not read"),
+        ("{id: a, approve: Go, retry: 2}", "step 'a': has a retry: approve is not tried, it waits"),
         ("{id: a, for_each: [], as: one, steps: [{id: b, set: 1}]}", "'one_index' is taken"),
     ],
 )
@@ -288,6 +296,10 @@ steps: [{id: a, set: 1}]
         "3: output 'p' has no value: `value` gives it one, or an output of that name of a step.",
         "3: output 'q': there is no type 'strin'. Did you mean 'string'?",
     ]
+
+
+def test_a_name_says_something() -> None:
+    assert faults("name: '  '\n" + STEPS) != []
 
 
 def test_a_lone_expression_keeps_its_type_in_a_block_too() -> None:
