@@ -598,16 +598,21 @@ QUICK = (
 )
 
 
+def wrong(bug: Bug) -> str:
+    """The text of the bug's file with the bug. Raises ValueError where it is stale."""
+    text = (ROOT / "mcp_sessions" / "storage" / bug.file).read_text(encoding="utf-8")
+    if text.count(bug.old) != 1:
+        raise ValueError(f"'{bug.name}' is stale: {bug.file} has {text.count(bug.old)} times\n{bug.old}")
+    return text.replace(bug.old, bug.new)
+
+
 def planted(bug: Bug, folder: Path) -> Path:
     """A copy of the package with the bug, and beside it a test by the kit. Raises ValueError where it is stale."""
     file = folder / "mcp_sessions" / "storage" / bug.file
     # With its bytecode, but none that is being written, nor of that file: Python knows a text by its second and length.
     left_out = shutil.ignore_patterns("*.pyc.*", f"{file.stem}.*.pyc")
     shutil.copytree(ROOT / "mcp_sessions", folder / "mcp_sessions", ignore=left_out)
-    text = file.read_text(encoding="utf-8")
-    if text.count(bug.old) != 1:
-        raise ValueError(f"'{bug.name}' is stale: {bug.file} has {text.count(bug.old)} times\n{bug.old}")
-    file.write_text(text.replace(bug.old, bug.new), encoding="utf-8")
+    file.write_text(wrong(bug), encoding="utf-8")
     (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
     test = folder / "test_planted.py"
     test.write_text(KIT, encoding="utf-8")
