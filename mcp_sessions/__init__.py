@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         WorkflowDefinitionError,
         WorkflowError,
         WorkflowMismatchError,
+        WorkflowMissingError,
         WorkflowNotFoundError,
         WorkflowTakenOverError,
     )
@@ -79,6 +80,7 @@ __all__ = [
     "WorkflowDefinitionError",
     "WorkflowError",
     "WorkflowMismatchError",
+    "WorkflowMissingError",
     "WorkflowNotFoundError",
     "WorkflowTakenOverError",
     "get_session_manager",

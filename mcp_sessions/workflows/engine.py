@@ -230,7 +230,7 @@ class WorkflowEngine:
             return None
         child = found.record.child_id(found.session_id, path, id_of(path))
         try:
-            asked = list((await self._read(child, as_user)).asked())
+            asked = sorted((await self._read(child, as_user)).asked())
         except LookupError:
             return None
         if len(asked) > 1:

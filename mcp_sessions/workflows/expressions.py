@@ -14,10 +14,9 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, cast
 
-import cel
-
 from .._json import check_json, encode
 from ..errors import ExpressionError
+from ._cel import cel
 
 MOST_CHARS = 2_000
 """Of the text of an expression."""

@@ -530,7 +530,7 @@ async def test_several_questions_within_are_each_answered_there(quick: Runs, tmp
     (tmp_path / "parent.yaml").write_text(PARENT, encoding="utf-8")
     await quick.engine.execute(tmp_path / "parent.yaml", None, "r1")
     (child,) = quick.engine.list_runs("child")
-    with pytest.raises(InvalidArgumentError, match=f"waits for 2 answers in session {child.session_id}: [xy], [xy]"):
+    with pytest.raises(InvalidArgumentError, match=f"waits for 2 answers in session {child.session_id}: x, y"):
         await quick.engine.respond("r1", "c", True)
     await quick.engine.respond(child.session_id, "x", True)
     assert (await quick.engine.respond("r1", "c", False)).status is WorkflowStatus.COMPLETED
