@@ -17,8 +17,8 @@ from tests.stores import KINDS, SetClock, open_store
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Two more than there are processors: many tests wait for a process or a clock."""
-    return (os.cpu_count() or 1) + 2
+    """Four more than there are processors: many tests wait for a process or a clock."""
+    return (os.cpu_count() or 1) + 4
 
 
 def pytest_configure() -> None:
