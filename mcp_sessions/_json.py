@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any, cast
 
 from pydantic_core import from_json, to_json
@@ -82,3 +83,8 @@ def canonical(value: Any) -> str:
 
 
 decode = from_json
+
+
+def time_text(at: datetime) -> str:
+    """A moment as JSON has it: ISO 8601, with Z for UTC."""
+    return at.isoformat().replace("+00:00", "Z")

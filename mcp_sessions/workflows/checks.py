@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import graphlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast, get_args
 
 from ..errors import ExpressionError, InvalidArgumentError
 from .expressions import FUNCTIONS, Expression, Template
+from .hints import suggestion
 from .model import QUESTIONS, RESERVED, Agent, Kind, Spec, Step, seconds, whole
-from .operations import OPERATIONS, check_operation
+from .operations import AGENT_OPERATIONS, OPERATIONS, check_operation
 from .reading import line_of
 
 Path = tuple[str | int, ...]
-AGENT_OPERATIONS = ("decompose", "explore")
-
-
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """`Did you mean 'x'?`, or nothing."""
-    close = difflib.get_close_matches(name, list(known), 1, 0.6)
-    return f"Did you mean '{close[0]}'?" if close else ""
 
 
 def placed(steps: Sequence[Step], path: Path) -> Iterator[tuple[Path, Step]]:

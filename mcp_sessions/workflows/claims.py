@@ -14,6 +14,7 @@ from typing import cast
 import anyio
 import anyio.to_thread
 
+from .._json import time_text
 from ..errors import ConflictError
 from ..manager import WAITS_FOR, SessionManager
 from ..models import View, Want
@@ -102,7 +103,7 @@ class Claims:
             draft.set_value(STATUS, WorkflowStatus.RUNNING.value)
             draft.unset([WAITS_FOR])
             if TIME in view.data:
-                draft.set_value(TIME, {**view.data[TIME].value, "since": manager.clock().isoformat()})
+                draft.set_value(TIME, {**view.data[TIME].value, "since": time_text(manager.clock())})
         change = draft.change(manager.clock(), as_user=as_user, active=False)
         _TURNS.add(token)
         try:

@@ -17,8 +17,9 @@ from ..errors import InvalidArgumentError, WorkflowDefinitionError, WorkflowMiss
 from ..models import invalid
 from ..tools import Toolbox
 from . import legacy
-from .checks import Checks, placed, suggestion
+from .checks import Checks, placed
 from .expressions import Template
+from .hints import suggestion
 from .model import Agent, Approve, Case, Defaults, Input, Model, Output, Retry, Server, Spec, Step, Switch
 from .reading import Lines, line_of, read
 from .secrets import IN_SERVER

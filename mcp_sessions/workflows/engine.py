@@ -19,6 +19,7 @@ import anyio
 import anyio.to_thread
 from pydantic import Field
 
+from .._json import time_text
 from ..agents.executors.base import Executor
 from ..agents.tools import Reach
 from ..drafts import checked_id
@@ -209,7 +210,7 @@ class WorkflowEngine:
                 f"Go on with it: mcp-sessions workflow resume {session_id}, or workflow_run in that session.",
                 argument="step",
             )
-        at = self.session_manager.clock().isoformat().replace("+00:00", "Z")
+        at = time_text(self.session_manager.clock())
         answer = {"approved": approved, "comment": comment or "", "by": by or "", "at": at}
         await anyio.to_thread.run_sync(self._control, session_id, done.state.question(step), answer, None, as_user)
         try:

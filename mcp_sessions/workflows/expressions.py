@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, cast
 
-from .._json import check_json, encode
+from .._json import check_json, encode, time_text
 from ..errors import ExpressionError
 from ._cel import cel
 
@@ -173,7 +173,7 @@ def _as_json(value: Any) -> Any:
             return {name: _as_json(member) for name, member in members.items()}
         return [_as_json(member) for member in members]
     if isinstance(value, datetime):
-        return value.isoformat().replace("+00:00", "Z")
+        return time_text(value)
     return value.total_seconds() if isinstance(value, timedelta) else value
 
 

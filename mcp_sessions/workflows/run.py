@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import anyio
 import anyio.to_thread
 
+from .._json import time_text
 from ..agents.waiting import first_error
 from ..errors import (
     ConflictError,
@@ -159,7 +160,7 @@ class Run:
             "session_id": session_id,
             "execution_id": record.execution_id,
             "name": record.name,
-            "started_at": record.started_at.isoformat().replace("+00:00", "Z"),
+            "started_at": time_text(record.started_at),
         }
         self._expressions = Scope(inputs, self.outputs, run, definition.steps)
         self._root = Frame()
@@ -309,7 +310,7 @@ class Run:
                     self._waiting[path].gate.open()
             if anyio.current_time() >= beat:
                 beat = anyio.current_time() + BEAT_S
-                await self.commit({BEAT: self.manager.clock().isoformat()})
+                await self.commit({BEAT: time_text(self.manager.clock())})
 
     async def _look(self) -> None:
         want = Want(keys=(CONTROL, CLAIM), as_user=self.as_user)

@@ -5,7 +5,6 @@ Each is a value of its configuration, checked when it is made, and a function of
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 
 from ..._json import check_json
 from ...errors import InvalidArgumentError
+from ..hints import suggestion
 from .aggregating import Aggregate
 from .comparing import CompareResults, VerifyConsensus
 from .filtering import Filter
@@ -32,6 +32,9 @@ OPERATIONS: Mapping[str, type[Operation]] = {
     "verify_consensus": VerifyConsensus,
     "summarize": Summarize,
 }
+
+AGENT_OPERATIONS = ("decompose", "explore")
+"""What steps of operations do beside, by asking an agent."""
 
 
 def run_operation(name: str, config: Mapping[str, Any] | None = None, inputs: Mapping[str, Any] | None = None) -> Any:
@@ -68,7 +71,7 @@ def _named(name: str) -> type[Operation]:
     try:
         return OPERATIONS[name]
     except KeyError:
-        hint = _suggestion(name, OPERATIONS) or f"There are {', '.join(OPERATIONS)}."
+        hint = suggestion(name, OPERATIONS) or f"There are {', '.join(OPERATIONS)}."
         raise InvalidArgumentError(f"Unknown operation '{name[:60]}'. {hint}", argument="operation") from None
 
 
@@ -99,20 +102,15 @@ def _sentence(kind: type[Operation], fault: ErrorDetails) -> str:
     key = str(fault["loc"][0])
     if fault["type"] == "extra_forbidden":
         known = ", ".join(kind.model_fields)
-        hint = _suggestion(key, kind.model_fields) or (f"It takes {known}." if known else "It takes none.")
+        hint = suggestion(key, kind.model_fields) or (f"It takes {known}." if known else "It takes none.")
         return f"unknown key '{key[:60]}' in its config. {hint}"
     choices = [str(choice) for choice in get_args(kind.model_fields[key].annotation)]
     if fault["type"] == "missing":
         return f"'{key}' is missing in its config. It is one of {', '.join(choices)}."
     if fault["type"] == "literal_error":
         given = str(fault["input"])[:60]
-        hint = _suggestion(given, choices) or f"It is one of {', '.join(choices)}."
+        hint = suggestion(given, choices) or f"It is one of {', '.join(choices)}."
         return f"'{key}' cannot be '{given}'. {hint}"
     where = "".join(f"[{part!r}]" for part in fault["loc"][1:])
     message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ").removesuffix(".")
     return f"'{key}'{where} {message[0].lower()}{message[1:]}."
-
-
-def _suggestion(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
-    close = difflib.get_close_matches(name[:60], known, 1)
-    return f"Did you mean '{close[0]}'?" if close else ""

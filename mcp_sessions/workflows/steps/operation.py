@@ -9,7 +9,7 @@ import anyio.to_thread
 from ...agents.explore import Operation
 from ...errors import ExecutorError, InvalidArgumentError
 from ..model import Agent
-from ..operations import run_operation
+from ..operations import AGENT_OPERATIONS, run_operation
 from . import agent
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from ..run import Run
     from ..step import Work
 
-ASKING = ("explore", "decompose")
 _EXPLORING: dict[str, tuple[Operation, str]] = {
     "question": ("explore", "question"),
     "implementation": ("find_implementation", "feature"),
@@ -30,7 +29,7 @@ _EXPLORING: dict[str, tuple[Operation, str]] = {
 
 def is_slow(_run: Run, step: Step) -> bool:
     """Whether it is on record from its beginning."""
-    return step.operation in ASKING
+    return step.operation in AGENT_OPERATIONS
 
 
 async def operate(work: Work) -> Any:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from ..._json import time_text
 from ...errors import StepError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ async def sleep(work: Work) -> dict[str, Any]:
     until = work.run.done[work.path].state.until
     assert until is not None
     await anyio.sleep(max(0.0, (until - work.run.manager.clock()).total_seconds()))
-    return {"until": until.isoformat().replace("+00:00", "Z")}
+    return {"until": time_text(until)}
 
 
 async def fail(work: Work) -> Any:
@@ -38,5 +39,5 @@ async def approved(work: Work) -> dict[str, Any]:
         return {**answer, "timed_out": False}
     if work.step.approve.on_timeout == "fail":
         raise StepError("Nobody answered in time.", "Timeout")
-    at = work.run.manager.clock().isoformat().replace("+00:00", "Z")
+    at = time_text(work.run.manager.clock())
     return {"approved": False, "comment": "", "by": "", "at": at, "timed_out": True}
